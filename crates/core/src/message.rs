@@ -1,0 +1,110 @@
+//! What devices and the server say to each other.
+//!
+//! Messages are addressed by position and safe to repeat, lose or reorder: each names the turn and the prefix that it builds
+//! on. What does not fit the receiver's state is answered with what the receiver has, or ignored; it is never guessed at.
+
+use std::time::Duration;
+
+use crate::sampler::SamplingParams;
+use crate::sequence::Digest;
+use crate::{Position, Token};
+
+/// Counts the prompts of a session: a chat's second question is turn 2. Messages of an earlier turn are stale.
+pub type Turn = u32;
+
+/// A device's message to the server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// The text to continue.
+    Context(ContextUpdate),
+    /// Tokens to verify, or leave to decode without any.
+    Draft(DraftBlock),
+}
+
+/// "From position `from` on, the sequence is `tokens`": a prompt, or what the server has lost of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContextUpdate {
+    /// The turn that this text belongs to.
+    pub turn: Turn,
+    /// The position of the first of `tokens`.
+    pub from: Position,
+    /// The prefix of length `from` that `tokens` continue.
+    pub built_on: Digest,
+    /// The tokens; committed ones of this turn may follow the prompt.
+    pub tokens: Vec<Token>,
+    /// How many tokens from position 0 on are the prompt of this turn.
+    pub prompt_len: usize,
+    /// How the tokens of this turn are chosen.
+    pub sampling: SamplingParams,
+}
+
+/// "From position `from` on, I propose `tokens`." Without tokens it asks for one plain step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DraftBlock {
+    /// The turn that this block belongs to.
+    pub turn: Turn,
+    /// The position of the first of `tokens`.
+    pub from: Position,
+    /// The prefix of length `from` that `tokens` continue.
+    pub built_on: Digest,
+    /// The proposal `d_1..d_k`; may be empty.
+    pub tokens: Vec<Token>,
+    /// The server may decode by itself, unasked, while fewer than this many tokens are committed; 0 asks for nothing.
+    /// A thin client sets it to where its answer must end.
+    pub until: usize,
+}
+
+/// The server's message to a device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// Tokens that the target decided.
+    Commit(Commit),
+    /// "I lack what your message builds on: send the context again from this position."
+    Resend {
+        /// The turn that the reply is about.
+        turn: Turn,
+        /// The first position that the server lacks.
+        from: Position,
+    },
+    /// The session cannot go on; one sentence for the user.
+    Failed(String),
+}
+
+/// "From position `from` on: `accepted` of your tokens as you sent them, then `tokens` of mine."
+///
+/// The verdict on a block has one token of the server's (the correction or the bonus), or none if an accepted token ended
+/// the text. The answer to a repeated block may have more. May come unasked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// The turn that this commit belongs to.
+    pub turn: Turn,
+    /// Where the answered block began.
+    pub from: Position,
+    /// How many of the block's tokens the target chose too.
+    pub accepted: usize,
+    /// The target's tokens after the accepted ones.
+    pub tokens: Vec<Token>,
+    /// The whole sequence up to and including `tokens`: by this the device knows that it understood the commit rightly.
+    pub digest: Digest,
+    /// How many rows of forward passes the server spent for this commit (prompt evaluation not counted).
+    pub rows: u32,
+    /// How busy the server is.
+    pub load: Load,
+}
+
+impl Commit {
+    /// The committed length after this commit.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.from.saturating_add(self.accepted).saturating_add(self.tokens.len())
+    }
+}
+
+/// How busy the server is, so that devices can adapt their draft lengths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How long the block waited before its forward pass began.
+    pub queue: Duration,
+    /// What one row cost in that pass: its duration divided by its rows.
+    pub row: Duration,
+}

@@ -1,0 +1,267 @@
+//! One session: what a device's message means for it.
+
+use std::time::Duration;
+
+use super::ServerConfig;
+use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
+use crate::policy::Policy;
+use crate::sampler::Sampler;
+use crate::sequence::Sequence;
+use crate::step::{CacheOp, SequenceId};
+use crate::Token;
+
+/// How many blocks that build on an unanswered one are kept.
+const MAX_AHEAD: usize = 8;
+
+/// The KV cache of a session, as the engine holds it.
+#[derive(Debug)]
+pub(super) struct Cache {
+    pub(super) sequence: SequenceId,
+    /// How many tokens of the session's sequence the cache holds rightly.
+    pub(super) valid: usize,
+    /// How many tokens the engine holds; what is beyond `valid` was rejected and goes before the next pass.
+    pub(super) held: usize,
+}
+
+impl Cache {
+    /// Brings the engine's cache down to what is valid.
+    pub(super) fn roll_back(&mut self) -> Option<CacheOp> {
+        (self.held > self.valid).then(|| {
+            self.held = self.valid;
+            CacheOp::Truncate { sequence: self.sequence, len: self.valid }
+        })
+    }
+}
+
+/// A block that waits for its forward pass.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) block: DraftBlock,
+    pub(super) arrived: Duration,
+}
+
+/// What a draft block means for a session as it stands.
+enum Meaning {
+    /// It builds on the committed text and goes beyond it.
+    Extends,
+    /// It builds on the committed text, which has an answer to it already.
+    Answered(Commit),
+    /// It builds on text that is not committed.
+    Ahead,
+    /// It builds on text that was rejected, or on another turn's.
+    Stale,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) cache: Cache,
+    /// The prompt and the committed tokens.
+    pub(super) sequence: Sequence,
+    pub(super) turn: Turn,
+    /// How the turn's tokens are chosen; `None` before the first prompt.
+    pub(super) sampler: Option<Sampler>,
+    pub(super) pending: Option<Pending>,
+    /// Blocks that build on the pending one.
+    ahead: Vec<Pending>,
+    /// The server decodes by itself while fewer tokens are committed.
+    until: usize,
+    /// Whether the last token ended the generation.
+    pub(super) ended: bool,
+    /// Changes whenever the sequence changes other than by committing: a pass planned before is void for it.
+    pub(super) epoch: u64,
+    /// Whether the pass that is under way has rows of it.
+    pub(super) in_step: bool,
+    /// When a row was last computed for it, or its last message came.
+    pub(super) active: Duration,
+    /// Passes in a row that failed with it.
+    pub(super) failures: u32,
+}
+
+impl Session {
+    pub(super) fn new(sequence: SequenceId) -> Self {
+        Self {
+            cache: Cache { sequence, valid: 0, held: 0 },
+            sequence: Sequence::default(),
+            turn: 0,
+            sampler: None,
+            pending: None,
+            ahead: Vec::new(),
+            until: 0,
+            ended: false,
+            epoch: 0,
+            in_step: false,
+            active: Duration::ZERO,
+            failures: 0,
+        }
+    }
+
+    /// Whether a row for this session would commit something.
+    pub(super) fn wants_rows(&self) -> bool {
+        self.sampler.is_some() && !self.ended && (self.pending.is_some() || self.sequence.len() < self.until)
+    }
+
+    /// How many tokens the engine must still evaluate before the next can be chosen.
+    pub(super) fn unread(&self) -> usize {
+        self.sequence.len().saturating_sub(self.cache.valid)
+    }
+
+    /// The first `most` tokens of the pending block that are not committed yet.
+    pub(super) fn drafts(&self, most: usize) -> &[Token] {
+        let Some(Pending { block, .. }) = &self.pending else { return &[] };
+        let drafts = block.tokens.get(self.sequence.len() - block.from..).unwrap_or_default();
+        &drafts[..drafts.len().min(most)]
+    }
+
+    /// When what it waits for began to wait; earlier goes first.
+    pub(super) fn waiting_since(&self) -> Duration {
+        self.pending.as_ref().map_or(self.active, |pending| pending.arrived)
+    }
+
+    pub(super) fn on_context(&mut self, config: &ServerConfig, now: Duration, update: ContextUpdate) -> Option<Reply> {
+        if update.turn < self.turn {
+            return None;
+        }
+        let resend = |from| Some(Reply::Resend { turn: update.turn, from });
+        match self.sequence.digest(update.from) {
+            None => return resend(self.sequence.len()),
+            Some(digest) if digest != update.built_on => return resend(0),
+            Some(_) => {}
+        }
+        let len = update.from.saturating_add(update.tokens.len());
+        if update.prompt_len == 0 || update.prompt_len > len {
+            return Some(Reply::Failed("the prompt is empty; send at least one token".to_owned()));
+        }
+        if len >= config.context {
+            let most = config.context.saturating_sub(1);
+            return Some(Reply::Failed(format!(
+                "the prompt has {len} tokens, but the server takes at most {most}; shorten it, or start the server with a larger -c"
+            )));
+        }
+        let sampler = match Sampler::new(update.sampling, config.vocab_size) {
+            Ok(sampler) => sampler,
+            Err(error) => return Some(Reply::Failed(error.to_string())),
+        };
+
+        self.active = now;
+        let agreed = update.from + self.sequence.agreement(update.from, &update.tokens);
+        let repeated = update.turn == self.turn && agreed == len;
+        if repeated {
+            return (self.sequence.len() > len).then(|| Reply::Commit(self.recall(update.from, update.tokens.len())));
+        }
+        self.sequence.truncate(agreed);
+        self.sequence.extend(update.tokens.get(agreed - update.from..).unwrap_or_default());
+        self.sequence.set_prompt_len(update.prompt_len);
+        // The last token is always evaluated again: the next one is chosen from its logits.
+        self.cache.valid = self.cache.valid.min(agreed).min(len - 1);
+        self.turn = update.turn;
+        self.sampler = Some(sampler);
+        self.pending = None;
+        self.ahead.clear();
+        self.until = 0;
+        self.failures = 0;
+        self.epoch += 1;
+        self.ended = len > update.prompt_len
+            && self.sequence.tokens().last().is_some_and(|token| config.end_of_generation.contains(token));
+        None
+    }
+
+    pub(super) fn on_draft(&mut self, config: &ServerConfig, now: Duration, mut block: DraftBlock) -> Option<Reply> {
+        if block.turn > self.turn || (block.turn == self.turn && self.sampler.is_none()) {
+            return Some(Reply::Resend { turn: block.turn, from: 0 });
+        }
+        block.tokens.truncate(Policy::MAX_LENGTH);
+        match self.meaning(&block) {
+            Meaning::Stale => None,
+            Meaning::Answered(commit) => Some(Reply::Commit(commit)),
+            Meaning::Ahead if self.in_step || self.wants_rows() => {
+                if self.ahead.len() < MAX_AHEAD {
+                    self.ahead.push(Pending { block, arrived: now });
+                }
+                None
+            }
+            Meaning::Ahead => Some(Reply::Resend { turn: self.turn, from: self.sequence.len() }),
+            Meaning::Extends if self.sequence.len() >= config.context => Some(Reply::Failed(format!(
+                "the session is full: it has {} tokens, which is all that the server allows; start a new one, or start the \
+                 server with a larger -c",
+                config.context
+            ))),
+            Meaning::Extends => {
+                self.active = now;
+                self.until = block.until.min(config.context);
+                self.pending = Some(Pending { block, arrived: now });
+                None
+            }
+        }
+    }
+
+    /// The acceptance rule: the target chooses at each position, and goes on as long as the draft chose the same. Appends
+    /// what it commits; returns how many drafts were accepted, and the target's own token after them. There is none after
+    /// an accepted token that ends the generation.
+    ///
+    /// `logits(i)` are those after the last committed token and `i` drafts.
+    pub(super) fn accept<'a, E>(
+        &mut self,
+        end_of_generation: &[Token],
+        drafts: &[Token],
+        mut logits: impl FnMut(usize) -> Result<&'a [f32], E>,
+    ) -> Result<(usize, Vec<Token>), E> {
+        let Some(sampler) = &self.sampler else { return Ok((0, Vec::new())) };
+        for i in 0..=drafts.len() {
+            let token = sampler.choose(logits(i)?, self.sequence.context());
+            self.sequence.push(token);
+            self.ended = end_of_generation.contains(&token);
+            if drafts.get(i) != Some(&token) {
+                return Ok((i, vec![token]));
+            }
+            if self.ended {
+                return Ok((i + 1, Vec::new()));
+            }
+        }
+        Ok((drafts.len(), Vec::new()))
+    }
+
+    /// Looks at the waiting blocks again after something was committed. Returns the answers that need no further pass.
+    pub(super) fn settle(&mut self, config: &ServerConfig) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        let waiting: Vec<Pending> = self.pending.take().into_iter().chain(self.ahead.drain(..)).collect();
+        for Pending { block, arrived } in waiting {
+            match self.meaning(&block) {
+                // What built on a rejected block is void, and its device will learn that from the verdict on the block.
+                Meaning::Ahead if self.pending.is_none() => {}
+                _ => replies.extend(self.on_draft(config, arrived, block)),
+            }
+        }
+        replies
+    }
+
+    fn meaning(&self, block: &DraftBlock) -> Meaning {
+        if block.turn != self.turn {
+            return Meaning::Stale;
+        }
+        match self.sequence.digest(block.from) {
+            None => return Meaning::Ahead,
+            Some(digest) if digest != block.built_on => return Meaning::Stale,
+            Some(_) => {}
+        }
+        let committed = self.sequence.since(block.from);
+        let agreed = self.sequence.agreement(block.from, &block.tokens);
+        let all_committed_agree = agreed == committed.len();
+        if self.ended || !all_committed_agree || (agreed == block.tokens.len() && !committed.is_empty()) {
+            return Meaning::Answered(self.recall(block.from, agreed));
+        }
+        Meaning::Extends
+    }
+
+    /// What is committed from `from` on, of which the device has proposed the first `agreed` tokens.
+    fn recall(&self, from: usize, agreed: usize) -> Commit {
+        Commit {
+            turn: self.turn,
+            from,
+            accepted: agreed,
+            tokens: self.sequence.since(from + agreed).to_vec(),
+            digest: self.sequence.last_digest(),
+            rows: 0,
+            load: Load::default(),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What can go wrong with a model.
+
+use std::path::PathBuf;
+
+/// What can go wrong with a model; each message is one sentence for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model file is not there.
+    #[error("there is no model file at {}; check the path, or `sled list` for models by name", .0.display())]
+    NotFound(PathBuf),
+    /// The file is no model file.
+    #[error("{} is not a GGUF model file; give the path of a .gguf file or the name of a model", .0.display())]
+    NotGguf(PathBuf),
+    /// The file ends before its last tensor does.
+    #[error("the model file {} is truncated ({actual} of {needed} bytes); pull it again", .path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes its header says that it has.
+        needed: u64,
+        /// How many bytes it has.
+        actual: u64,
+    },
+    /// The model file is larger than the memory that is free.
+    #[error(
+        "the model {} needs {:.1} GiB of memory and {:.1} GiB are available; choose a smaller quantisation",
+        .path.display(), gib(*needed), gib(*available)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes its weights take.
+        needed: u64,
+        /// How many bytes are free.
+        available: u64,
+    },
+    /// The file has a vocabulary and no weights.
+    #[error("{} holds a vocabulary without weights; give the model file that it was made from", .0.display())]
+    NoWeights(PathBuf),
+    /// A model file or a vocabulary file cannot be read or written.
+    #[error("cannot access {}: {source}", .path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The engine refuses a model file.
+    #[error("llama.cpp cannot load {}: {reason}", .path.display())]
+    Unloadable {
+        /// The file.
+        path: PathBuf,
+        /// What the engine says.
+        reason: String,
+    },
+    /// The model's vocabulary cannot be used.
+    #[error("the vocabulary of {name} cannot be used because it {why}; choose another model")]
+    Vocabulary {
+        /// The model's name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The model's architecture cannot be used.
+    #[error("{name} ({architecture}) cannot be used because it {why}; choose a decoder-only transformer")]
+    Architecture {
+        /// The model's name.
+        name: String,
+        /// Its architecture.
+        architecture: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A number given to an engine is out of range.
+    #[error("an engine's number of {what} must be from 1 to {most}, and {value} was given")]
+    EngineOption {
+        /// What is counted.
+        what: &'static str,
+        /// The number given.
+        value: usize,
+        /// The largest number allowed.
+        most: usize,
+    },
+    /// The engine cannot make a context.
+    #[error("llama.cpp cannot keep {cells} tokens of context for {name}, choose a smaller context: {reason}")]
+    Context {
+        /// The model's name.
+        name: String,
+        /// How many cells were asked for.
+        cells: usize,
+        /// What the engine says.
+        reason: String,
+    },
+    /// A forward pass has no row, or more than it may have.
+    #[error("a forward pass must have from 1 to {limit} rows, and it has {rows}")]
+    Rows {
+        /// How many rows it has.
+        rows: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A sequence number is out of range.
+    #[error("there is no sequence {sequence}; the engine has {sequences} of them")]
+    UnknownSequence {
+        /// The number given.
+        sequence: u32,
+        /// How many sequences there are.
+        sequences: usize,
+    },
+    /// A token id is out of range.
+    #[error("there is no token {token}; the vocabulary has {vocab_size} of them")]
+    UnknownToken {
+        /// The id given.
+        token: u32,
+        /// How many tokens there are.
+        vocab_size: usize,
+    },
+    /// A row does not extend the cache of its sequence.
+    #[error("position {position} does not extend sequence {sequence}, which has {len} tokens")]
+    Position {
+        /// The sequence.
+        sequence: u32,
+        /// The row's position.
+        position: usize,
+        /// How long the sequence is at that row.
+        len: usize,
+    },
+    /// A sequence is as long as it can get.
+    #[error("sequence {sequence} is full with {limit} tokens; start a new one or serve with a larger context")]
+    SequenceFull {
+        /// The sequence.
+        sequence: u32,
+        /// How long a sequence can get.
+        limit: usize,
+    },
+    /// The cache has no cells left for the rows of a pass.
+    #[error("the cache of {cells} tokens has no room for {rows} more; free a sequence or serve with a larger context")]
+    CacheFull {
+        /// How many rows were to be added.
+        rows: usize,
+        /// How many cells the cache has.
+        cells: usize,
+    },
+    /// A length given to a cache operation exceeds the sequence.
+    #[error("sequence {sequence} has {have} tokens and not {len}")]
+    CacheLength {
+        /// The sequence.
+        sequence: u32,
+        /// The length given.
+        len: usize,
+        /// How long the sequence is.
+        have: usize,
+    },
+    /// A prefix was to be copied to a sequence that is not empty.
+    #[error("a prefix can only be copied to an empty sequence, and sequence {sequence} has {len} tokens")]
+    CopyTarget {
+        /// The sequence.
+        sequence: u32,
+        /// How long it is.
+        len: usize,
+    },
+    /// The engine cannot roll the cache back.
+    #[error("{name} cannot forget the end of a sequence; choose a model whose cache can be rolled back")]
+    Rollback {
+        /// The model's name.
+        name: String,
+    },
+    /// A forward pass failed.
+    #[error("llama.cpp failed in a forward pass with code {code}: {reason}")]
+    Decode {
+        /// What `llama_decode` returned.
+        code: i32,
+        /// What the engine says.
+        reason: String,
+    },
+    /// The logits of a row are not there.
+    #[error("row {0} of the last forward pass did not ask for logits")]
+    NoLogits(usize),
+    /// A text cannot be tokenised.
+    #[error("a text of {0} bytes is too long to be tokenised; shorten it")]
+    TextTooLong(usize),
+    /// A model file cannot be converted.
+    #[error("llama.cpp cannot convert {}: {reason}", .path.display())]
+    Convert {
+        /// The file to be converted.
+        path: PathBuf,
+        /// What the engine says.
+        reason: String,
+    },
+    /// A chat template is not valid, or refuses the messages.
+    #[error("the model's chat template cannot be used: {0}")]
+    ChatTemplate(String),
+}
+
+#[allow(clippy::cast_precision_loss)] // for people, with one decimal
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
