@@ -1,1 +1,85 @@
-fn main() {}
+//! `sled`: serve a large language model to many small devices.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
+
+mod args;
+mod bench;
+mod chat;
+mod demo;
+mod device;
+mod models;
+mod run;
+mod serve;
+mod show;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+
+/// An error in what the user typed; the exit code is 2, as for what clap finds.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(std::env::args_os().map(long_form));
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The messages below the binary are whole sentences that name their cause.
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// llama.cpp's two- and three-letter flags, which users' fingers know, in the form that clap knows.
+fn long_form(arg: OsString) -> OsString {
+    match arg.to_str() {
+        Some("-np") => "--parallel".into(),
+        Some("-ngl") => "--gpu-layers".into(),
+        _ => arg,
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
+        .map_err(|error| Usage(format!("`{}` is not a log filter ({error}); use say --log info", cli.log)))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match cli.command {
+        Command::Pull(args) => models::pull(&args),
+        Command::List(args) => models::list(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Serve(args) => block_on(serve::serve(args)),
+        Command::Run(args) => block_on(run::run(args)),
+        Command::Chat(args) => block_on(chat::chat(args)),
+        Command::Demo(args) => block_on(demo::demo(args)),
+        Command::Bench(args) => block_on(bench::bench(args)),
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A thread that waits for the terminal must not keep the process alive.
+    runtime.shutdown_background();
+    outcome
+}

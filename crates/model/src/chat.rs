@@ -1,1 +1,178 @@
-//! placeholder
+//! Chat templates: messages to the prompt that a model was trained on.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja_contrib::pycompat;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// One message of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who says it: `system`, `user` or `assistant`, and whatever else the template knows.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+/// A chat template in Jinja, as the `transformers` library renders them.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+impl ChatTemplate {
+    const NAME: &'static str = "chat";
+
+    /// Compiles the template `source`; `bos` and `eos` are how the vocabulary spells its begin and end tokens.
+    ///
+    /// # Errors
+    /// If the template is not valid.
+    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| refused(&error))?);
+        // Templates call Python's methods on strings and dictionaries.
+        environment.set_unknown_method_callback(pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_template_owned(Self::NAME, source.to_owned()).map_err(|error| refused(&error))?;
+        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+    }
+
+    /// The prompt for `messages`; with `add_generation_prompt`, up to where the assistant's next message begins.
+    ///
+    /// The names of the template's control tokens appear in it, so it is to be tokenised with `parse_special`, and
+    /// with `add_special` only if it does not begin with the begin token already.
+    ///
+    /// # Errors
+    /// If the template refuses the messages, as many do when roles do not alternate.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, Error> {
+        let template = self.environment.get_template(Self::NAME).map_err(|error| refused(&error))?;
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
+            .collect();
+        let (bos_token, eos_token) = (self.bos.as_str(), self.eos.as_str());
+        let values = context! { messages, add_generation_prompt, bos_token, eos_token };
+        template.render(values).map_err(|error| refused(&error))
+    }
+}
+
+/// What templates call to refuse messages.
+fn raise_exception(message: String) -> Result<String, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// What templates call to name the date, in the local time zone.
+fn strftime_now(format: String) -> Result<String, minijinja::Error> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
+        .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// The sentence of a template's error: what the template itself says, if it does.
+fn refused(error: &minijinja::Error) -> Error {
+    Error::ChatTemplate(match (error.detail(), error.line()) {
+        (Some(detail), Some(line)) if error.kind() == ErrorKind::SyntaxError => format!("{detail} in line {line}"),
+        (Some(detail), _) => detail.to_owned(),
+        (None, _) => error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    const CHATML: &str = "\
+{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+{%- else %}
+    {{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == \"user\") or (message.role == \"assistant\" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content.strip() + '<|im_end|>' + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+";
+
+    const ALTERNATING: &str = "\
+{{ bos_token }}
+{% for message in messages %}
+    {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+        {{ raise_exception('Conversation roles must alternate user/assistant') }}
+    {% endif %}
+    {% if message['role'] == 'user' %}
+[INST] {{ message['content'] }} [/INST]
+    {% else %}
+{{ message['content'] }}{{ eos_token }}
+    {% endif %}
+{% endfor %}";
+
+    fn messages(list: &[(&str, &str)]) -> Vec<Message> {
+        list.iter().map(|&(role, content)| Message { role: role.to_owned(), content: content.to_owned() }).collect()
+    }
+
+    #[test]
+    fn chatml_renders_as_the_model_was_trained() {
+        let template = ChatTemplate::new(CHATML, "<s>", "</s>").unwrap();
+        let chat = messages(&[("user", " Hi \n"), ("assistant", "Hello!"), ("user", "Bye")]);
+        let system = "<|im_start|>system\nYou are helpful.<|im_end|>\n";
+        let turns = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n\
+                     <|im_start|>user\nBye<|im_end|>\n";
+        assert_eq!(template.render(&chat, false).unwrap(), format!("{system}{turns}"));
+        assert_eq!(template.render(&chat, true).unwrap(), format!("{system}{turns}<|im_start|>assistant\n"));
+    }
+
+    #[test]
+    fn a_system_message_replaces_the_default_one() {
+        let template = ChatTemplate::new(CHATML, "", "").unwrap();
+        let prompt = template.render(&messages(&[("system", "Be brief."), ("user", "Hi")]), false).unwrap();
+        assert_eq!(prompt, "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n");
+    }
+
+    #[test]
+    fn block_lines_leave_no_white_space() {
+        let template = ChatTemplate::new(ALTERNATING, "<s>", "</s>").unwrap();
+        let prompt = template.render(&messages(&[("user", "a"), ("assistant", "b")]), false).unwrap();
+        assert_eq!(prompt, "<s>\n[INST] a [/INST]\nb</s>\n");
+    }
+
+    #[test]
+    fn a_template_refuses_messages_in_its_own_words() {
+        let template = ChatTemplate::new(ALTERNATING, "<s>", "</s>").unwrap();
+        let error = template.render(&messages(&[("user", "a"), ("user", "b")]), false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the model's chat template cannot be used: Conversation roles must alternate user/assistant"
+        );
+    }
+
+    #[test]
+    fn an_invalid_template_is_refused_when_it_is_compiled() {
+        let error = ChatTemplate::new("a\n{% if %}", "", "").unwrap_err();
+        assert!(error.to_string().ends_with("in line 2"), "{error}");
+    }
+
+    #[test]
+    fn content_is_inserted_as_it_is() {
+        let template = ChatTemplate::new("{{ messages[0].content }}", "", "").unwrap();
+        let content = "<b>{{ bos_token }}</b> & \u{e9}\u{1f980}\n";
+        assert_eq!(template.render(&messages(&[("user", content)]), false).unwrap(), content);
+    }
+
+    #[test]
+    fn the_date_follows_the_format() {
+        let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", "", "").unwrap();
+        let date = template.render(&[], false).unwrap();
+        assert!(jiff::civil::Date::strptime("%d %b %Y", &date).is_ok(), "{date}");
+    }
+}

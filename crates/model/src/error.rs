@@ -2,6 +2,12 @@
 
 use std::path::PathBuf;
 
+/// Bytes as gibibytes, for people to read.
+#[allow(clippy::cast_precision_loss)]
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 /// What can go wrong with a model; each message is one sentence for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -11,6 +17,14 @@ pub enum Error {
     /// The file is no model file.
     #[error("{} is not a GGUF model file; give the path of a .gguf file or the name of a model", .0.display())]
     NotGguf(PathBuf),
+    /// The header of a model file cannot be read.
+    #[error("the header of {} cannot be read ({reason}); pull the model again", .path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What the engine says.
+        reason: String,
+    },
     /// The file ends before its last tensor does.
     #[error("the model file {} is truncated ({actual} of {needed} bytes); pull it again", .path.display())]
     Truncated {
@@ -165,6 +179,14 @@ pub enum Error {
         /// The model's name.
         name: String,
     },
+    /// A model with a sliding window has lost the part of it that a shortened sequence needs.
+    #[error("the sliding window before token {len} of sequence {sequence} is lost; evaluate the sequence again from 0")]
+    WindowLost {
+        /// The sequence.
+        sequence: u32,
+        /// How long it was to be.
+        len: usize,
+    },
     /// A forward pass failed.
     #[error("llama.cpp failed in a forward pass with code {code}: {reason}")]
     Decode {
@@ -190,9 +212,7 @@ pub enum Error {
     /// A chat template is not valid, or refuses the messages.
     #[error("the model's chat template cannot be used: {0}")]
     ChatTemplate(String),
-}
-
-#[allow(clippy::cast_precision_loss)] // for people, with one decimal
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
+    /// There is nothing to continue.
+    #[error("the prompt is empty; give at least one token")]
+    EmptyPrompt,
 }

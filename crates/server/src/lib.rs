@@ -1,1 +1,128 @@
-//! placeholder
+//! The server: an async shell around the core's server side.
+//!
+//! `grpc` speaks the wire, one task a session; `engine` is the one thread that owns the model and the core's state machine.
+
+mod engine;
+mod error;
+mod grpc;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use engine::EngineStats;
+use bytes::Bytes;
+use engine::Engine;
+pub use error::Error;
+use sled_core::Token;
+use sled_core::server::ServerConfig;
+use sled_model::Model;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+
+/// How long sessions have to take their leave when the server shuts down.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A device that vanished without closing its connection is noticed after this long, twice.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// What a server serves.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The name of the target model, for people.
+    pub model: String,
+    /// Identifies the model file (16 hex digits).
+    pub model_fingerprint: String,
+    /// Identifies the vocabulary (16 hex digits).
+    pub vocabulary_fingerprint: String,
+    /// The vocabulary as a GGUF file without tensors, for devices that have no file with it.
+    pub vocabulary: Bytes,
+    /// The tokens that end a generation.
+    pub end_of_generation: Vec<Token>,
+}
+
+/// A server that listens and is not yet running.
+pub struct Server {
+    listener: TcpListener,
+    engine: Engine,
+    thread: std::thread::JoinHandle<()>,
+    service: grpc::Service,
+}
+
+impl Server {
+    /// Listens on `address` and starts the engine. `prefill_rows` is how many prompt rows one forward pass may have.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or the thread not be started.
+    pub async fn bind(
+        address: SocketAddr,
+        model: Box<dyn Model>,
+        prefill_rows: usize,
+        identity: Identity,
+    ) -> Result<Self, Error> {
+        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+        let limits = model.limits();
+        let config = ServerConfig {
+            vocab_size: limits.vocab_size,
+            cells: limits.cells,
+            sequences: limits.sequences,
+            rows: limits.rows,
+            context: limits.context,
+            prefill_rows,
+            end_of_generation: identity.end_of_generation.clone(),
+        };
+        let (engine, thread) = Engine::start(model, config).map_err(Error::Thread)?;
+        let service = grpc::Service::new(engine.clone(), limits, Arc::new(identity));
+        Ok(Self { listener, engine, thread, service })
+    }
+
+    /// The address that it listens on, with the port that the system chose if 0 was asked for.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Tells what the engine has done, at any time.
+    #[must_use]
+    pub fn stats(&self) -> impl Fn() -> EngineStats + Send + use<> {
+        let engine = self.engine.clone();
+        move || engine.stats()
+    }
+
+    /// Serves until `shutdown` resolves, then lets every session know, and returns what was done.
+    ///
+    /// # Errors
+    /// If the gRPC server fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<EngineStats, Error> {
+        let Self { listener, engine, thread, service } = self;
+        let incoming = TcpListenerStream::new(listener);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .add_service(service.into_grpc())
+            .serve_with_incoming_shutdown(incoming, async {
+                let _dropped = stopped.await;
+            });
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => ended?,
+            () = shutdown => {
+                engine.shutdown().await;
+                let _ended = stop.send(());
+                // Whoever does not hang up in time is cut off when the transport is dropped.
+                if let Ok(ended) = tokio::time::timeout(FAREWELL, &mut serving).await {
+                    ended?;
+                }
+            }
+        }
+        let stats = engine.stats();
+        drop(engine);
+        let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        Ok(stats)
+    }
+}

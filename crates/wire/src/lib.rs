@@ -1,1 +1,61 @@
-//! placeholder
+//! SLED's messages on the wire: the gRPC service, and the one place where protobuf and core's messages meet.
+//!
+//! Core's messages become protobuf without fail; what comes from the other side becomes a core message only after every id
+//! and length in it was checked against the session's [`Bounds`]. A round costs tens of bytes each way.
+//!
+//! | file | what it converts |
+//! |---|---|
+//! | `handshake.rs` | what both sides learn of each other before the first token |
+//! | `request.rs` | what a device sends: prompts and draft blocks |
+//! | `reply.rs` | what the server sends: commits, and what it lacks |
+//! | `bounds.rs` | numbers, checked |
+
+mod bounds;
+mod error;
+mod handshake;
+pub mod pb;
+mod reply;
+mod request;
+
+use bytes::Bytes;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body as HttpBody, StdError};
+
+pub use bounds::Bounds;
+pub use error::WireError;
+pub use handshake::{
+    Description, Open, Opened, check_protocol, decode_description, encode_description, encode_open, encode_opened,
+    vocabulary_chunks,
+};
+pub use pb::sled_client::SledClient;
+pub use pb::sled_server::{Sled, SledServer};
+pub use reply::{FromServer, decode_server, encode_reply};
+pub use request::{FromDevice, decode_device, encode_request};
+
+/// The version of the protocol; devices and servers of different versions do not talk.
+pub const PROTOCOL: u32 = 1;
+
+/// The largest message that either side sends or takes. Token ids below 2^21 take at most three bytes each, so that a
+/// prompt of 128k tokens needs 384 KiB.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// A client over `transport` that keeps to [`MAX_MESSAGE_BYTES`].
+pub fn client<T>(transport: T) -> SledClient<T>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
+    SledClient::new(transport)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The gRPC service of `sled`, which keeps to [`MAX_MESSAGE_BYTES`].
+pub fn server<T: Sled>(sled: T) -> SledServer<T> {
+    SledServer::new(sled)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}

@@ -1,33 +1,44 @@
-//! The coupled sampler (see params.rs); API fixed, body to be written.
+//! The coupled sampler: the token that a model chooses at a position.
+//!
+//! The choice is a function of logits, context, parameters, seed and position:
+//!
+//! 1. Penalties and biases change the logits of single tokens: the repetition penalty first, then presence and
+//!    frequency, then the bias.
+//! 2. At temperature 0 the largest logit `z` wins.
+//! 3. Otherwise top-k, top-p and min-p leave some of the tokens, in this order. Top-p is measured at temperature 1 over
+//!    what top-k left, min-p at temperature 1 against the most likely token. Among those left the largest
+//!    `z_i / temperature + G_i` wins, where `G_i = -ln(-ln u_i)` and `u_i` in (0, 1) is a hash of seed, position and
+//!    token.
+//!
+//! Equals are settled for the lowest id, in the truncations as well. By the Gumbel-max trick the tokens are chosen with
+//! the probabilities of softmax. Two models with the same noise and similar logits mostly choose the same token, so a
+//! device can propose what the server is going to choose, and the server need only compare (Daliri, Musco & Suresh,
+//! *Coupling without communication and drafter-invariant speculative decoding*, 2024).
+//!
+//! Logits may be any numbers: NaN counts as -inf, +inf as the largest finite number. A token at -inf is never chosen; if
+//! all are, the choice is token 0. All results are the same on every machine that is given the same logits.
+
+mod math;
+mod noise;
 mod params;
-pub use params::SamplingParams;
-use crate::{Position, Token};
+mod penalty;
+mod row;
+mod truncation;
+
+pub use params::{SamplingError, SamplingParams};
+
+use crate::Token;
+use noise::Noise;
+use row::{CHUNK, Rank, Row};
 
 /// What is known of a sequence when its next token is chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// All tokens before the position that is chosen for: prompt, committed tokens and, while drafting or verifying, the drafts before it.
+    /// All tokens before the position that is chosen for: prompt, committed tokens and, while drafting or verifying,
+    /// the drafts before it.
     pub tokens: &'a [Token],
     /// How many of `tokens` are the prompt; the rest was generated.
     pub prompt_len: usize,
-}
-
-/// A checked set of sampling parameters for a vocabulary, ready to choose tokens.
-#[derive(Clone, Debug)]
-pub struct Sampler { params: SamplingParams, vocab_size: usize }
-
-/// Why sampling parameters are refused.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SamplingError {
-    /// A parameter is outside its range (or not a number).
-    #[error("{name} is {value}; it must be between {min} and {max}")]
-    OutOfRange { name: &'static str, value: f32, min: f32, max: f32 },
-    /// Too many logit biases.
-    #[error("logit_bias has {len} entries; at most {max} are allowed")]
-    TooManyBiases { len: usize, max: usize },
-    /// A logit bias for a token that the vocabulary lacks.
-    #[error("logit_bias names token {token}, but the vocabulary has {vocab_size} tokens")]
-    UnknownToken { token: Token, vocab_size: usize },
 }
 
 /// A token chosen by a drafter with the probability that its model gave it.
@@ -39,15 +50,130 @@ pub struct Draft {
     pub confidence: f32,
 }
 
+/// A checked set of sampling parameters for a vocabulary, ready to choose tokens.
+///
+/// `logits` are one row of a model's output, the logit of token `i` at index `i`. What is beyond the vocabulary is
+/// ignored; tokens that a short row lacks are never chosen.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    vocab_size: usize,
+}
+
+/// The winner and by how much it won.
+struct Choice {
+    token: Token,
+    /// `z / temperature + G`, or `z` at temperature 0.
+    score: f64,
+}
+
 impl Sampler {
     /// Checks `params` for a vocabulary of `vocab_size` tokens.
-    pub fn new(params: SamplingParams, vocab_size: usize) -> Result<Self, SamplingError> { Ok(Self { params, vocab_size }) }
+    ///
+    /// # Errors
+    ///
+    /// The first parameter that is out of its range, and which range that is.
+    pub fn new(params: SamplingParams, vocab_size: usize) -> Result<Self, SamplingError> {
+        params.check(vocab_size)?;
+        Ok(Self { params, vocab_size })
+    }
+
     /// The checked parameters.
-    pub fn params(&self) -> &SamplingParams { &self.params }
-    /// The model's choice at `position` = `context.tokens.len()`.
-    pub fn choose(&self, logits: &[f32], context: Context<'_>) -> Token { let _ = (logits, context); 0 }
-    /// The choice with its confidence.
-    pub fn draft(&self, logits: &[f32], context: Context<'_>) -> Draft { Draft { token: self.choose(logits, context), confidence: 1.0 } }
-    /// How far `token` is behind the choice, in logits.
-    pub fn shortfall(&self, logits: &[f32], context: Context<'_>, token: Token) -> f32 { let _ = (logits, context, token); 0.0 }
+    pub fn params(&self) -> &SamplingParams {
+        &self.params
+    }
+
+    /// The model's choice at position `context.tokens.len()`.
+    pub fn choose(&self, logits: &[f32], context: Context<'_>) -> Token {
+        let row = self.row(logits, context);
+        row.best().map_or(0, |best| self.pick(&row, best, self.cut(&row, best), context).token)
+    }
+
+    /// The choice, with the probability that the model gives it: of those left by the truncations and at the
+    /// temperature asked for, or of all tokens and at temperature 1 where the choice is greedy.
+    pub fn draft(&self, logits: &[f32], context: Context<'_>) -> Draft {
+        let row = self.row(logits, context);
+        let Some(best) = row.best() else { return Draft { token: 0, confidence: 0.0 } };
+        let cut = self.cut(&row, best);
+        let token = self.pick(&row, best, cut, context).token;
+        let temperature = if self.is_greedy() { 1.0 } else { self.params.temperature };
+        let weight = row.rank(token).map_or(0.0, |rank| row.weight(rank.logit(), temperature));
+        Draft { token, confidence: (weight / row.mass(cut, temperature)) as f32 }
+    }
+
+    /// How far `token` is behind the choice, in logits: by how much its logit would have to rise for a tie. 0 for the
+    /// choice, infinite for a token that cannot be chosen.
+    pub fn shortfall(&self, logits: &[f32], context: Context<'_>, token: Token) -> f32 {
+        let row = self.row(logits, context);
+        let Some(best) = row.best() else { return if token == 0 { 0.0 } else { f32::INFINITY } };
+        let cut = self.cut(&row, best);
+        let Some(rank) = row.rank(token).filter(|&rank| rank <= cut) else { return f32::INFINITY };
+        let behind = self.pick(&row, best, cut, context).score - self.score(rank, context);
+        let logits = if self.is_greedy() { behind } else { behind * f64::from(self.params.temperature) };
+        logits.min(f64::from(f32::MAX)) as f32
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0
+    }
+
+    fn noise(&self, context: Context<'_>) -> Noise {
+        Noise::new(self.params.seed, context.tokens.len())
+    }
+
+    fn row<'a>(&self, logits: &'a [f32], context: Context<'_>) -> Row<'a> {
+        let logits = &logits[..logits.len().min(self.vocab_size)];
+        Row::new(penalty::apply(logits, context, &self.params))
+    }
+
+    /// The rank of the last token that may be chosen.
+    fn cut(&self, row: &Row<'_>, best: Rank) -> Rank {
+        if self.is_greedy() { Rank::LAST } else { truncation::cut(row, best, &self.params) }
+    }
+
+    /// What the token of this rank wins or loses by.
+    fn score(&self, rank: Rank, context: Context<'_>) -> f64 {
+        let logit = f64::from(rank.logit());
+        if self.is_greedy() {
+            return logit;
+        }
+        logit / f64::from(self.params.temperature) + self.noise(context).of(rank.token())
+    }
+
+    /// The token with the largest score of those up to the rank `cut`.
+    ///
+    /// The score of a token costs two logarithms; hardly any is computed. The most likely token sets the mark. A chunk
+    /// whose largest logit and largest noise together miss it holds no winner, and where they reach it, the same goes
+    /// for the single tokens.
+    fn pick(&self, row: &Row<'_>, best: Rank, cut: Rank, context: Context<'_>) -> Choice {
+        let mut choice = Choice { token: best.token(), score: self.score(best, context) };
+        if self.is_greedy() {
+            return choice;
+        }
+        let noise = self.noise(context);
+        let temperature = f64::from(self.params.temperature);
+        for chunk in row.chunks_within(cut) {
+            let first = chunk * CHUNK;
+            let peak = f64::from(row.peaks()[chunk]) / temperature;
+            if peak + Noise::ceiling() < choice.score {
+                continue;
+            }
+            let ceiling = noise.ceiling_of::<CHUNK>(first as Token);
+            if peak + ceiling < choice.score {
+                continue;
+            }
+            for (offset, &logit) in row.chunk(chunk, cut).iter().enumerate() {
+                let scaled = f64::from(logit) / temperature;
+                if scaled + ceiling < choice.score {
+                    continue;
+                }
+                let token = (first + offset) as Token;
+                let score = scaled + noise.of(token);
+                if score > choice.score || (score == choice.score && token < choice.token) {
+                    choice = Choice { token, score };
+                }
+            }
+        }
+        choice
+    }
 }

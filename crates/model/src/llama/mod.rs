@@ -1,1 +1,21 @@
-//! placeholder
+//! llama.cpp as an engine: GGUF models, their vocabularies, and a KV cache of many sequences.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`LlamaModel`] | loaded weights, shared between threads and contexts |
+//! | [`LlamaEngine`] | a context on them: a [`Model`](crate::Model) with a cache of its own |
+//! | [`Vocab`] | a vocabulary, of loaded weights or of a vocabulary file |
+//! | [`vocabulary_file`] | makes a vocabulary file: what a device needs to tokenise for a target that it does not hold |
+//! | [`requantize`] | makes a copy of a model file in another precision |
+
+mod convert;
+mod engine;
+mod ffi;
+mod file;
+mod model;
+mod vocab;
+
+pub use convert::{Precision, requantize, vocabulary_file};
+pub use engine::{EngineOptions, LlamaEngine};
+pub use model::{Description, LlamaModel, LoadOptions};
+pub use vocab::Vocab;

@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: `make demo` shows it on real models, `make test` proves it.
+# The build and the models live outside the clone, so that the next clone finds them.
+
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sled
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
+
+SLED := $(CARGO_TARGET_DIR)/release/sled
+# Always the whole workspace: a part of it would have other dependency features, and llama.cpp would be compiled again.
+CARGO_FLAGS := --release --workspace --locked
+
+.PHONY: demo test build bench setup lint
+
+demo: build
+	$(SLED) pull qwen2.5-coder-1.5b
+	$(SLED) pull qwen2.5-coder-0.5b
+	$(SLED) demo
+
+test: lint build
+	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
+	SLED_TEST_SMOLLM2="$$($(SLED) pull smollm2-135m)" \
+	SLED_TEST_TARGET="$$($(SLED) pull qwen2.5-coder-1.5b)" \
+	SLED_TEST_DRAFT="$$($(SLED) pull qwen2.5-coder-0.5b)" \
+	cargo nextest run $(CARGO_FLAGS)
+
+# The numbers that the README quotes, written to results/.
+bench: build
+	$(SLED) pull qwen2.5-coder-1.5b
+	$(SLED) pull qwen2.5-coder-0.5b
+	$(SLED) bench
+	cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench sampler
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+build: setup
+	cargo build $(CARGO_FLAGS)
+
+# llama.cpp is compiled from source: a C++ compiler, cmake and libclang (for its bindings) must be there.
+setup:
+	@missing=""; \
+	command -v cmake >/dev/null || missing="$$missing cmake"; \
+	command -v c++ >/dev/null || missing="$$missing g++"; \
+	command -v python3 >/dev/null || missing="$$missing python3-pip"; \
+	[ -n "$$(ls /usr/lib/llvm*/lib/libclang*.so* /usr/lib*/libclang*.so* /usr/lib/*/libclang*.so* \
+	  "$$LIBCLANG_PATH"/libclang* /Library/Developer/CommandLineTools/usr/lib/libclang.dylib 2>/dev/null)" ] \
+	  || missing="$$missing libclang-dev"; \
+	command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs"; exit 1; }; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing$$missing"; apt-get update -qq && apt-get install -y -qq $$missing >/dev/null; \
+	else echo "please install first:$$missing"; exit 1; fi

@@ -1,0 +1,254 @@
+//! The command line: every flag, its environment variable, and what it means.
+
+use clap::{Args, Parser, Subcommand};
+use sled_core::policy::Policy;
+use sled_core::sampler::SamplingParams;
+
+const AFTER_HELP: &str = "\
+Examples:
+  sled pull qwen2.5-coder-1.5b                     download a target model
+  sled serve -m qwen2.5-coder-1.5b                 serve it to devices on port 7600
+  sled run --draft qwen2.5-coder-0.5b 'Say hello'  draft here, verify there
+  sled chat --server http://gpu-box:7600           chat, drafting without a model (n-grams)
+
+Every flag has an environment variable, SLED_ and its name in capitals: SLED_SERVER, SLED_MAX_TOKENS, ...";
+
+/// Serve a large language model to many small devices: each drafts with its own small model, one server verifies.
+#[derive(Debug, Parser)]
+#[command(name = "sled", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug`
+    #[arg(long, global = true, env = "SLED_LOG", value_name = "FILTER", default_value = "warn,sled_server=info")]
+    pub log: String,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a target model to devices
+    Serve(ServeArgs),
+    /// Generate one answer
+    Run(RunArgs),
+    /// Chat; the session's caches are kept between turns
+    Chat(ChatArgs),
+    /// Download a model
+    Pull(PullArgs),
+    /// List the models that are known, and those that are downloaded
+    List(ListArgs),
+    /// Show it all on this machine: one server, three devices with different drafters, and a check of their outputs
+    Demo(DemoArgs),
+    /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
+    Bench(BenchArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell: bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The target model: a name from `sled list`, hf:ORG/REPO/FILE.gguf, or a path
+    #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL")]
+    pub model: String,
+
+    /// The address to listen on; 0.0.0.0 lets other machines in
+    #[arg(long, env = "SLED_HOST", default_value = "127.0.0.1")]
+    pub host: std::net::IpAddr,
+
+    /// The port to listen on; 0 takes any that is free
+    #[arg(long, env = "SLED_PORT", default_value_t = 7600)]
+    pub port: u16,
+
+    /// Tokens that the KV cache holds, over all sessions
+    #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..))]
+    pub ctx_size: u32,
+
+    /// Threads that the engine computes with [default: one for each core]
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// The most sessions at once
+    #[arg(long, visible_alias = "np", env = "SLED_PARALLEL", value_name = "SESSIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub parallel: u32,
+
+    /// Layers to put on the GPU [default: all, if this build has a GPU backend]
+    #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]
+    pub gpu_layers: Option<u32>,
+}
+
+/// Where to generate, and with which drafter.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// The server, or `none` to decode with the draft model alone
+    #[arg(long, env = "SLED_SERVER", value_name = "URL|none", default_value = "http://127.0.0.1:7600")]
+    pub server: String,
+
+    /// Who drafts: a model (a name, hf:ORG/REPO/FILE.gguf or a path), `ngram` (repeats of the text, no model), or `none`
+    /// (the server decodes)
+    #[arg(long, env = "SLED_DRAFT", value_name = "MODEL|ngram|none", default_value = "ngram")]
+    pub draft: String,
+
+    /// How long a draft gets: fixed:K, or confidence:C:KMAX (draft while the draft model's confidence is at least C)
+    #[arg(long, env = "SLED_POLICY", value_name = "POLICY", default_value = "confidence:0.5:8")]
+    pub policy: Policy,
+
+    /// Threads that the draft model computes with [default: one for each core]
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Colour the answer by who proposed it: accepted drafts, corrections, bonus tokens
+    #[arg(long, env = "SLED_SHOW_DRAFTS")]
+    pub show_drafts: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
+    /// The most tokens to generate
+    #[arg(short = 'n', long, env = "SLED_MAX_TOKENS", value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+
+    /// Randomness: 0 takes the likeliest token each time
+    #[arg(long, env = "SLED_TEMPERATURE", value_name = "T", default_value_t = 0.0, value_parser = in_range::<0, 100>)]
+    pub temperature: f32,
+
+    /// Choose among the likeliest tokens that together have this probability; 1 is off
+    #[arg(long, env = "SLED_TOP_P", value_name = "P", default_value_t = 1.0, value_parser = in_range::<0, 1>)]
+    pub top_p: f32,
+
+    /// Choose among the K likeliest tokens; 0 is off
+    #[arg(long, env = "SLED_TOP_K", value_name = "K", default_value_t = 0)]
+    pub top_k: u32,
+
+    /// Choose among tokens at least this fraction as likely as the likeliest; 0 is off
+    #[arg(long, env = "SLED_MIN_P", value_name = "P", default_value_t = 0.0, value_parser = in_range::<0, 1>)]
+    pub min_p: f32,
+
+    /// Make tokens of the text so far less likely; 1 is off
+    #[arg(long, env = "SLED_REPEAT_PENALTY", value_name = "X", default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+
+    /// Lower the logits of generated tokens, once; 0 is off
+    #[arg(long, env = "SLED_PRESENCE_PENALTY", value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+
+    /// Lower the logits of generated tokens, each time; 0 is off
+    #[arg(long, env = "SLED_FREQUENCY_PENALTY", value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+
+    /// The same seed gives the same answer, whatever drafts
+    #[arg(short, long, env = "SLED_SEED", value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+
+    /// End the answer before this text; may be given several times
+    #[arg(long, env = "SLED_STOP", value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// The parameters for the sampler, which checks them.
+    pub fn params(&self) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: Vec::new(),
+            seed: self.seed,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+
+    /// Continue the prompt as it is, without the model's chat template
+    #[arg(long, env = "SLED_RAW")]
+    pub raw: bool,
+
+    /// Print one JSON object when the answer is complete; with --show-drafts its text streams to stderr
+    #[arg(long, env = "SLED_JSON")]
+    pub json: bool,
+
+    /// What to answer; `-` reads it from standard input
+    pub prompt: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+
+    /// A system prompt
+    #[arg(long, env = "SLED_SYSTEM", value_name = "TEXT")]
+    pub system: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// A name from `sled list`, or hf:ORG/REPO/FILE.gguf
+    pub model: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long, env = "SLED_JSON")]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PairArgs {
+    /// The target model
+    #[arg(long, env = "SLED_TARGET", value_name = "MODEL", default_value = "qwen2.5-coder-1.5b")]
+    pub target: String,
+
+    /// The draft model
+    #[arg(long, env = "SLED_DRAFT", value_name = "MODEL", default_value = "qwen2.5-coder-0.5b")]
+    pub draft: String,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub pair: PairArgs,
+
+    /// The most tokens that each device generates
+    #[arg(short = 'n', long, env = "SLED_MAX_TOKENS", value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub pair: PairArgs,
+
+    /// The most tokens for each prompt
+    #[arg(short = 'n', long, env = "SLED_MAX_TOKENS", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+
+    /// Where to write the results
+    #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "results/pair.json")]
+    pub out: std::path::PathBuf,
+}
+
+fn in_range<const MIN: u8, const MAX: u8>(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (f32::from(MIN)..=f32::from(MAX)).contains(&value) => Ok(value),
+        _ => Err(format!("use a number from {MIN} to {MAX}")),
+    }
+}

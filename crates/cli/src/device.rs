@@ -1,0 +1,115 @@
+//! What `run`, `chat`, `demo` and `bench` need to be a device: a vocabulary, a drafter, a session.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use sled_core::Token;
+use sled_core::policy::Policy;
+use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
+use sled_model::chat::{ChatTemplate, Message};
+use sled_model::drafter::{Drafter, ModelDrafter};
+use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
+use sled_model::ngram::NgramDrafter;
+
+use crate::args::DeviceArgs;
+use crate::{Usage, models};
+
+/// Rows that one pass of a draft model may have.
+const DRAFT_ROWS: u32 = 256;
+
+/// Threads for an engine, unless told otherwise.
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
+}
+
+/// How models are loaded.
+pub fn load_options(gpu_layers: Option<u32>) -> LoadOptions {
+    LoadOptions { gpu_layers }
+}
+
+/// Loads the model that `--draft` names.
+pub fn load_draft_model(name: &str) -> anyhow::Result<LlamaModel> {
+    Ok(LlamaModel::load(&models::locate(name)?, &load_options(None))?)
+}
+
+/// A drafter that runs `model` with room for `context` tokens.
+pub fn model_drafter(model: &LlamaModel, context: usize, threads: u32) -> anyhow::Result<ModelDrafter<LlamaEngine>> {
+    let context = u32::try_from(context).unwrap_or(u32::MAX).min(model.train_context());
+    let options = EngineOptions { context, sequences: 1, rows: DRAFT_ROWS.min(context), threads };
+    Ok(ModelDrafter::new(LlamaEngine::new(model, &options)?))
+}
+
+/// An open session, and the vocabulary that its tokens are from.
+pub struct Connected {
+    pub session: Session,
+    pub vocab: Vocab,
+}
+
+/// Connects to the server and opens a session with the drafter that was asked for.
+pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
+    let link = Link::connect(&args.server).await?;
+    let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
+    let mut vocabulary_fingerprint = vocab.fingerprint();
+    let drafter: Option<(Box<dyn Drafter>, Policy)> = match args.draft.as_str() {
+        "none" => None,
+        "ngram" => Some((Box::new(NgramDrafter::default()), args.policy)),
+        name => {
+            let model = load_draft_model(name)?;
+            vocabulary_fingerprint = model.vocab().fingerprint();
+            let context = link.description().bounds.context;
+            let drafter = model_drafter(&model, context, args.threads.unwrap_or_else(cores))?;
+            Some((Box::new(drafter), args.policy))
+        }
+    };
+    let options = SessionOptions {
+        name: format!("{} ({})", hostname(), args.draft),
+        vocabulary_fingerprint,
+        end_of_generation: vocab.eog_tokens(),
+        drafter,
+    };
+    Ok(Connected { session: Session::open(&link, options).await?, vocab })
+}
+
+/// The tokens of a conversation that the model is to continue.
+pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<Token>> {
+    let source = vocab.chat_template().ok_or_else(|| {
+        Usage("the target model has no chat template; use `sled run --raw` with a text to continue".to_owned())
+    })?;
+    let piece = |token: Option<Token>| token.map(|token| vocab.piece(token, true)).unwrap_or_default();
+    let (bos, eos) = (piece(vocab.bos()), piece(vocab.eos()));
+    let template = ChatTemplate::new(&source, &String::from_utf8_lossy(&bos), &String::from_utf8_lossy(&eos))?;
+    Ok(vocab.tokenize(&template.render(messages, true)?, false, true)?)
+}
+
+/// The tokens of a prompt, which must leave room for an answer in a session of `context` tokens.
+pub fn prompt_tokens(vocab: &Vocab, prompt: &str, raw: bool, context: usize) -> anyhow::Result<Vec<Token>> {
+    if prompt.is_empty() {
+        return Err(Usage("the prompt is empty; give some text to answer".to_owned()).into());
+    }
+    let tokens = if raw {
+        vocab.tokenize(prompt, true, false)?
+    } else {
+        chat_tokens(vocab, &[Message { role: "user".to_owned(), content: prompt.to_owned() }])?
+    };
+    check_room(tokens.len(), context)?;
+    Ok(tokens)
+}
+
+/// Whether a prompt leaves room for an answer.
+pub fn check_room(prompt_len: usize, context: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        prompt_len < context,
+        "the prompt has {prompt_len} tokens, but the context has {context}; shorten it, or start the server with a larger -c"
+    );
+    Ok(())
+}
+
+fn vocabulary_folder() -> anyhow::Result<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    Ok(cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?.join("sled").join("vocabularies"))
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/etc/hostname").map_or_else(|_| "device".to_owned(), |name| name.trim().to_owned())
+}

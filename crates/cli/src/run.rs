@@ -1,0 +1,137 @@
+//! `sled run`: one answer.
+
+use std::io::{IsTerminal, Read, Write};
+use std::ops::ControlFlow;
+
+use anyhow::Context;
+use sled_core::device::{FinishReason, Prompt};
+use sled_device::{Generation, decode_locally};
+
+use crate::args::{RunArgs, SamplingArgs};
+use crate::device::{self, Connected};
+use crate::show::{self, Screen};
+use crate::Usage;
+
+/// The one object that `--json` prints.
+#[derive(serde::Serialize, serde::Deserialize, Debug)]
+pub struct Report {
+    pub text: String,
+    pub token_ids: Vec<u32>,
+    /// The prompt's token ids, so that the output can be checked against the target alone.
+    pub prompt_token_ids: Vec<u32>,
+    pub prompt_tokens: usize,
+    pub completion_tokens: usize,
+    pub rounds: u64,
+    pub draft_tokens: u64,
+    pub accepted_tokens: u64,
+    pub provisional_tokens: u64,
+    pub server_rows: u64,
+    pub finish_reason: String,
+    pub ttft_s: Option<f64>,
+    pub elapsed_s: f64,
+}
+
+/// Generates one answer and prints it.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let prompt = read_prompt(&args.prompt)?;
+    if args.device.server == "none" { run_locally(args, prompt).await } else { run_with_server(&args, &prompt).await }
+}
+
+async fn run_with_server(args: &RunArgs, prompt: &str) -> anyhow::Result<()> {
+    let Connected { mut session, vocab } = device::connect(&args.device).await?;
+    let tokens = device::prompt_tokens(&vocab, prompt, args.raw, session.context())?;
+    let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(args), args.device.show_drafts);
+    let generation = session
+        .generate(to_prompt(tokens.clone(), &args.sampling), |committed| {
+            go_on(screen.show(committed.token, Some(committed.provenance)))
+        })
+        .await?;
+    finish(args, tokens, screen.finish(), &generation)
+}
+
+async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
+    if matches!(args.device.draft.as_str(), "ngram" | "none") {
+        return Err(Usage("without a server there must be a model to decode with; name one with --draft".to_owned()).into());
+    }
+    let decode = move || -> anyhow::Result<()> {
+        let model = device::load_draft_model(&args.device.draft)?;
+        let vocab = model.vocab();
+        let context = usize::try_from(model.train_context()).unwrap_or(usize::MAX);
+        let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
+        let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
+        let mut drafter = device::model_drafter(&model, room, args.device.threads.unwrap_or_else(device::cores))?;
+        let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(&args), false);
+        let generation = decode_locally(
+            &mut drafter,
+            to_prompt(tokens.clone(), &args.sampling),
+            vocab.size(),
+            &vocab.eog_tokens(),
+            |token| go_on(screen.show(token, None)),
+        )?;
+        finish(&args, tokens, screen.finish(), &generation)
+    };
+    tokio::task::spawn_blocking(decode).await.context("the draft model stopped working; run the command again")?
+}
+
+/// The prompt as the core takes it.
+pub fn to_prompt(tokens: Vec<u32>, sampling: &SamplingArgs) -> Prompt {
+    let max_tokens = usize::try_from(sampling.max_tokens).unwrap_or(usize::MAX);
+    Prompt { tokens, max_tokens, sampling: sampling.params() }
+}
+
+/// Whether a generation goes on after a token was shown.
+pub fn go_on(more: bool) -> ControlFlow<()> {
+    if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generation) -> anyhow::Result<()> {
+    let Generation { tokens, reason, stats, elapsed } = generation;
+    if args.json {
+        let report = Report {
+            text,
+            token_ids: tokens.clone(),
+            prompt_tokens: prompt.len(),
+            prompt_token_ids: prompt,
+            completion_tokens: tokens.len(),
+            rounds: stats.rounds,
+            draft_tokens: stats.draft_tokens,
+            accepted_tokens: stats.accepted_tokens,
+            provisional_tokens: 0,
+            server_rows: stats.server_rows,
+            finish_reason: match reason {
+                FinishReason::Stop => "stop".to_owned(),
+                FinishReason::Length => "length".to_owned(),
+                FinishReason::Failed(why) => why.clone(),
+            },
+            ttft_s: stats.time_to_first_token.map(|time| time.as_secs_f64()),
+            elapsed_s: elapsed.as_secs_f64(),
+        };
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    if args.device.show_drafts {
+        eprintln!("{}", show::legend());
+    }
+    eprintln!("{}", show::summary(tokens.len(), *elapsed, stats));
+    Ok(())
+}
+
+fn text_output(args: &RunArgs) -> Option<Box<dyn Write + Send>> {
+    match (args.json, args.device.show_drafts) {
+        (false, _) => Some(Box::new(std::io::stdout())),
+        (true, true) => Some(Box::new(std::io::stderr())),
+        (true, false) => None,
+    }
+}
+
+fn read_prompt(prompt: &str) -> anyhow::Result<String> {
+    if prompt != "-" {
+        return Ok(prompt.to_owned());
+    }
+    if std::io::stdin().is_terminal() {
+        eprintln!("type the prompt, then Ctrl-D:");
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input as UTF-8 text")?;
+    Ok(text)
+}

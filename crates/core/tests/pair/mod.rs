@@ -1,0 +1,284 @@
+//! Devices and a server, the real state machines, joined by queues that a seed shuffles: the bench of the law.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sled_core::device::{Action, Device, DeviceConfig, FinishReason, Prompt, Stats};
+use sled_core::message::{Reply, Request};
+use sled_core::policy::Policy;
+use sled_core::sampler::{Sampler, SamplingParams};
+use sled_core::server::{Server, ServerConfig, SessionId};
+use sled_core::{Token, sampler};
+use sled_model::drafter::Drafter;
+use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
+use sled_model::{Limits, Model};
+
+/// SplitMix64: all the randomness of a case comes from its seed.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `range`.
+    pub fn within(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
+        range.start() + (self.next() % (range.end() - range.start() + 1) as u64) as usize
+    }
+
+    pub fn chance(&mut self, one_in: u64) -> bool {
+        self.next() % one_in == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.within(0..=of.len() - 1)]
+    }
+}
+
+/// What one device does in a case.
+pub struct Script {
+    pub drafter: Option<Box<dyn Drafter>>,
+    pub policy: Policy,
+    pub turns: Vec<Turn>,
+}
+
+/// One prompt of a script. Its text is the committed text so far, cut to `keep`, then `text`.
+#[derive(Clone)]
+pub struct Turn {
+    pub keep: usize,
+    pub text: Vec<Token>,
+    pub max_tokens: usize,
+    pub sampling: SamplingParams,
+    /// The shell stops the generation after this token, as a stop string would.
+    pub stop_after: Option<Token>,
+}
+
+/// What a turn came to.
+pub struct Outcome {
+    pub prompt: Vec<Token>,
+    pub output: Vec<Token>,
+    pub reason: FinishReason,
+    pub stats: Stats,
+}
+
+struct Host {
+    device: Device,
+    sampler: Sampler,
+    script: Script,
+    next_turn: usize,
+    session: SessionId,
+    to_server: VecDeque<Request>,
+    to_device: VecDeque<Reply>,
+    output: Vec<Token>,
+    outcomes: Vec<Outcome>,
+}
+
+/// How messages travel.
+#[derive(Clone, Copy)]
+pub struct Network {
+    /// Every so many-th message is delivered twice; 0 for none.
+    pub duplicates: u64,
+    /// Every so many-th message overtakes others; 0 for none.
+    pub overtakes: u64,
+    /// The server is told to decode by itself though the device drafts, so that commits come unasked.
+    pub unasked: bool,
+}
+
+pub struct Pair {
+    pub model: SyntheticModel,
+    server: Server,
+    hosts: Vec<Host>,
+    network: Network,
+    rng: Rng,
+    now: Duration,
+    end_of_generation: Vec<Token>,
+    pub context: usize,
+    pub largest_step: usize,
+}
+
+impl Pair {
+    pub fn new(rng: Rng, model: SyntheticConfig, prefill_rows: usize, end: &[Token], network: Network) -> Self {
+        let model = SyntheticModel::new(model);
+        let Limits { vocab_size, cells, sequences, rows, context } = model.limits();
+        let config = ServerConfig {
+            vocab_size,
+            cells,
+            sequences,
+            rows,
+            context,
+            prefill_rows,
+            end_of_generation: end.to_vec(),
+        };
+        Self {
+            model,
+            server: Server::new(config),
+            hosts: Vec::new(),
+            network,
+            rng,
+            now: Duration::ZERO,
+            end_of_generation: end.to_vec(),
+            context,
+            largest_step: 0,
+        }
+    }
+
+    pub fn join(&mut self, script: Script) {
+        let config = DeviceConfig {
+            policy: script.drafter.is_some().then_some(script.policy),
+            context: self.context,
+            max_draft: Policy::MAX_LENGTH,
+            end_of_generation: Arc::from(self.end_of_generation.as_slice()),
+        };
+        let session = self.server.open().expect("the server has a sequence for each device");
+        let sampler = Sampler::new(SamplingParams::default(), self.model.limits().vocab_size).expect("defaults are valid");
+        let mut host = Host {
+            device: Device::new(config),
+            sampler,
+            script,
+            next_turn: 0,
+            session,
+            to_server: VecDeque::new(),
+            to_device: VecDeque::new(),
+            output: Vec::new(),
+            outcomes: Vec::new(),
+        };
+        self.begin_turn(&mut host);
+        self.hosts.push(host);
+    }
+
+    /// Closes the session of device `at` in the middle of whatever it does.
+    pub fn kill(&mut self, at: usize) {
+        let host = self.hosts.remove(at);
+        self.server.close(host.session);
+    }
+
+    /// Runs until every device is done; the outcomes of each.
+    pub fn run(mut self) -> (Vec<Vec<Outcome>>, Self) {
+        let mut idle = 0;
+        while self.hosts.iter().any(|host| host.next_turn <= host.script.turns.len()) {
+            let progressed = self.tick();
+            idle = if progressed { 0 } else { idle + 1 };
+            assert!(idle < 10_000, "nobody has anything to do, but a device still waits");
+        }
+        (self.hosts.iter_mut().map(|host| std::mem::take(&mut host.outcomes)).collect(), self)
+    }
+
+    /// One thing happens, chosen by the seed. False if what was chosen had nothing to do.
+    pub fn tick(&mut self) -> bool {
+        self.now += Duration::from_millis(1);
+        if self.rng.chance(4) {
+            return self.step();
+        }
+        let at = self.rng.within(0..=self.hosts.len() - 1);
+        match self.rng.within(0..=2) {
+            0 => self.deliver_to_server(at),
+            1 => self.deliver_to_device(at),
+            _ => self.act(at),
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let Some(mut step) = self.server.plan(self.now) else { return false };
+        self.largest_step = self.largest_step.max(step.rows.len());
+        // The server goes on hearing its devices while the engine computes.
+        for at in 0..self.hosts.len() {
+            if self.rng.chance(3) {
+                self.deliver_to_server(at);
+            }
+        }
+        assert!(self.server.plan(self.now).is_none(), "one step at a time");
+        for &op in &step.cache_ops {
+            self.model.apply(op).expect("cache operations are valid");
+        }
+        self.model.forward(&step.rows).expect("planned rows are valid");
+        let model = &self.model;
+        let replies = self.server.complete(self.now, &mut step, |row| model.logits(row)).expect("logits were asked for");
+        for (session, reply) in replies {
+            if let Some(host) = self.hosts.iter_mut().find(|host| host.session == session) {
+                host.to_device.push_back(reply);
+            }
+        }
+        true
+    }
+
+    fn deliver_to_server(&mut self, at: usize) -> bool {
+        let Some(request) = take(&mut self.hosts[at].to_server, self.network, &mut self.rng) else { return false };
+        let session = self.hosts[at].session;
+        if let Some(reply) = self.server.request(self.now, session, request) {
+            self.hosts[at].to_device.push_back(reply);
+        }
+        true
+    }
+
+    fn deliver_to_device(&mut self, at: usize) -> bool {
+        let Some(reply) = take(&mut self.hosts[at].to_device, self.network, &mut self.rng) else { return false };
+        self.hosts[at].device.on_reply(self.now, reply);
+        true
+    }
+
+    fn act(&mut self, at: usize) -> bool {
+        let host = &mut self.hosts[at];
+        let Some(action) = host.device.poll() else { return false };
+        match action {
+            Action::Send(Request::Draft(mut block)) => {
+                if self.network.unasked && self.rng.chance(2) {
+                    block.until = block.from + self.rng.within(0..=6);
+                }
+                host.to_server.push_back(Request::Draft(block));
+            }
+            Action::Send(request) => host.to_server.push_back(request),
+            Action::Draft(ticket) => {
+                let context: sampler::Context<'_> = host.device.context();
+                let drafter = host.script.drafter.as_mut().expect("only a device with a drafter drafts");
+                let draft = drafter.draft(context, &host.sampler).expect("the drafter works");
+                host.device.on_draft(ticket, draft);
+            }
+            Action::Commit(committed) => {
+                host.output.push(committed.token);
+                let stop = host.script.turns[host.next_turn - 1].stop_after;
+                if stop == Some(committed.token) {
+                    host.device.stop_at(committed.position + 1);
+                }
+            }
+            Action::Finish(reason) => {
+                let output = std::mem::take(&mut host.output);
+                let committed = host.device.committed();
+                let prompt = committed[..committed.len() - output.len()].to_vec();
+                assert!(committed.ends_with(&output));
+                host.outcomes.push(Outcome { prompt, output, reason, stats: host.device.stats() });
+                let mut host = self.hosts.remove(at);
+                self.begin_turn(&mut host);
+                self.hosts.insert(at, host);
+            }
+        }
+        true
+    }
+
+    fn begin_turn(&mut self, host: &mut Host) {
+        if let Some(turn) = host.script.turns.get(host.next_turn) {
+            let mut tokens = host.device.committed().to_vec();
+            tokens.truncate(turn.keep);
+            tokens.extend(&turn.text);
+            host.sampler = Sampler::new(turn.sampling.clone(), self.model.limits().vocab_size).expect("valid parameters");
+            let prompt = Prompt { tokens, max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
+            host.device.prompt(self.now, prompt);
+        }
+        host.next_turn += 1;
+    }
+}
+
+/// Takes the next message off a queue; it may stay in it too, or overtake another.
+fn take<T: Clone>(queue: &mut VecDeque<T>, network: Network, rng: &mut Rng) -> Option<T> {
+    if network.overtakes > 0 && queue.len() > 1 && rng.chance(network.overtakes) {
+        queue.swap(0, 1);
+    }
+    if network.duplicates > 0 && rng.chance(network.duplicates) {
+        return queue.front().cloned();
+    }
+    queue.pop_front()
+}

@@ -1,0 +1,84 @@
+//! What can go wrong on a device.
+
+use std::path::PathBuf;
+
+use tonic::{Code, Status};
+
+/// What can go wrong on a device; each message is one sentence for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was given as a server is no address.
+    #[error("`{0}` is not a server address; use http://HOST:PORT, say http://127.0.0.1:7600")]
+    Address(String),
+    /// Nobody answers.
+    #[error("cannot reach the server at {url} ({reason}); start it with `sled serve -m MODEL`, or check --server")]
+    Unreachable {
+        /// The address that was tried.
+        url: String,
+        /// What the transport says.
+        reason: String,
+    },
+    /// The server refused, or ended the session.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke in the middle of a session.
+    #[error("the connection to the server broke ({0}); run the command again")]
+    Broken(String),
+    /// The server sent what cannot be.
+    #[error("the server sent what cannot be: {0}")]
+    Wire(#[from] sled_wire::WireError),
+    /// The vocabulary cannot be kept.
+    #[error("cannot write the server's vocabulary to {}: {source}; check that the folder is writable", .path.display())]
+    VocabularyFile {
+        /// Where it should go.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The vocabulary that the server sent is not the one that it announced.
+    #[error("the server announced the vocabulary {announced} but sent {sent}; run the same version of sled on both")]
+    VocabularyMismatch {
+        /// The fingerprint that the server gave.
+        announced: String,
+        /// The fingerprint of what came.
+        sent: String,
+    },
+    /// The drafter's thread is gone.
+    #[error("the draft model stopped working; run the command again")]
+    DrafterGone,
+    /// The drafter's thread cannot be started.
+    #[error("cannot start the drafting thread: {0}; the system may be out of memory or threads")]
+    Thread(#[source] std::io::Error),
+    /// The model failed, or cannot be used.
+    #[error(transparent)]
+    Model(#[from] sled_model::Error),
+    /// A sampling parameter is out of range.
+    #[error(transparent)]
+    Sampling(#[from] sled_core::sampler::SamplingError),
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            // These come from the transport, not from the server's own words.
+            Code::Unknown | Code::Internal | Code::Cancelled => Self::Broken(brief(&status)),
+            Code::Unavailable if status.message().contains("transport") => Self::Broken(brief(&status)),
+            Code::Unimplemented => {
+                Self::Refused("what answers there is not a SLED server; check --server".to_owned())
+            }
+            _ => Self::Refused(status.message().to_owned()),
+        }
+    }
+}
+
+/// The innermost cause, which is what a user can make sense of.
+pub(crate) fn brief(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    match innermost.downcast_ref::<Status>() {
+        Some(status) => status.message().to_owned(),
+        None => innermost.to_string(),
+    }
+}

@@ -1,0 +1,54 @@
+//! The way to a server.
+
+use std::time::Duration;
+
+use sled_wire::{Description, PROTOCOL, SledClient, pb};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Error;
+use crate::error::brief;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a server may take to say what it is.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server that vanished without closing its connection is noticed after this long, twice.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// A connection to a server that has said what it serves.
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub(crate) client: SledClient<Channel>,
+    description: Description,
+}
+
+impl Link {
+    /// Connects to `http://HOST:PORT` (or `HOST:PORT`).
+    ///
+    /// # Errors
+    /// If the address is none, nobody answers, or who answers is no server of this version.
+    pub async fn connect(address: &str) -> Result<Self, Error> {
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|_invalid| Error::Address(address.to_owned()))?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE);
+        let channel =
+            endpoint.connect().await.map_err(|error| Error::Unreachable { url: url.clone(), reason: brief(&error) })?;
+        let mut client = sled_wire::client(channel);
+        let description = tokio::time::timeout(DESCRIBE_TIMEOUT, client.describe(pb::DescribeRequest { protocol: PROTOCOL }))
+            .await
+            .map_err(|_elapsed| Error::Unreachable { url, reason: "it does not answer".to_owned() })??;
+        let description = sled_wire::decode_description(description.into_inner())?;
+        Ok(Self { client, description })
+    }
+
+    /// What the server serves.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+}

@@ -1,0 +1,40 @@
+//! The target's vocabulary, on a device that may have no file with it.
+
+use std::io::Write;
+use std::path::Path;
+
+use sled_model::llama::Vocab;
+use sled_wire::pb;
+
+use crate::{Error, Link};
+
+/// The vocabulary of the server's target: from `folder` if it is there, else from the server, and kept in `folder`.
+///
+/// # Errors
+/// If the server does not send it, sends another, or it cannot be written or read.
+pub async fn obtain_vocabulary(link: &Link, folder: &Path) -> Result<Vocab, Error> {
+    let announced = &link.description().vocabulary_fingerprint;
+    let model = &link.description().model_fingerprint;
+    // The chat template may differ between models of one vocabulary, so that the file is kept by model.
+    let path = folder.join(format!("{model}.gguf"));
+    if let Ok(vocab) = Vocab::load(&path)
+        && vocab.fingerprint() == *announced
+    {
+        return Ok(vocab);
+    }
+    let failed = |source| Error::VocabularyFile { path: path.clone(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut chunks = link.client.clone().vocabulary(pb::VocabularyRequest {}).await?.into_inner();
+    while let Some(chunk) = chunks.message().await? {
+        file.write_all(&chunk.data).map_err(failed)?;
+    }
+    file.as_file().sync_all().map_err(failed)?;
+    let vocab = Vocab::load(file.path())?;
+    let sent = vocab.fingerprint();
+    if sent != *announced {
+        return Err(Error::VocabularyMismatch { announced: announced.clone(), sent });
+    }
+    file.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(vocab)
+}

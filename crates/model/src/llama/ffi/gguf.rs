@@ -1,0 +1,111 @@
+//! The header of a GGUF file, and the quantiser.
+
+use std::path::Path;
+use std::ptr::{self, NonNull};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{c_path, log, start};
+use crate::Error;
+
+/// The header of a GGUF file: its metadata, and where its tensors lie.
+pub(crate) struct Gguf {
+    header: NonNull<sys::gguf_context>,
+}
+
+impl Gguf {
+    /// Reads the header of the file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        start();
+        let c_path = c_path(path)?;
+        let params = sys::gguf_init_params { no_alloc: true, ctx: ptr::null_mut() };
+        // SAFETY: the path is a C string; a null `ctx` means that no tensors are wanted.
+        let (header, reason) = log::watch(|| unsafe { sys::gguf_init_from_file(c_path.as_ptr(), params) });
+        match NonNull::new(header) {
+            Some(header) => Ok(Self { header }),
+            None => Err(Error::Header { path: path.to_owned(), reason }),
+        }
+    }
+
+    /// Where the tensors' data starts in the file, in bytes; the header comes before.
+    pub(crate) fn data_offset(&self) -> u64 {
+        // SAFETY: the header is alive.
+        unsafe { sys::gguf_get_data_offset(self.header.as_ptr()) as u64 }
+    }
+
+    /// How many bytes of data the tensors have, from the first one's start to the last one's end.
+    pub(crate) fn data_len(&self) -> u64 {
+        (0..self.tensors())
+            .map(|tensor| {
+                // SAFETY: the header is alive, and `tensor` is less than the number of tensors.
+                let (offset, size) = unsafe {
+                    (
+                        sys::gguf_get_tensor_offset(self.header.as_ptr(), tensor),
+                        sys::gguf_get_tensor_size(self.header.as_ptr(), tensor),
+                    )
+                };
+                offset as u64 + size as u64
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How many tensors the file has.
+    pub(crate) fn tensors(&self) -> i64 {
+        // SAFETY: the header is alive.
+        unsafe { sys::gguf_get_n_tensors(self.header.as_ptr()) }
+    }
+
+    /// In how many files the model comes.
+    pub(crate) fn parts(&self) -> u16 {
+        // SAFETY: the header is alive and the key a C string; the value is only read where it is there and a u16.
+        unsafe {
+            let key = sys::gguf_find_key(self.header.as_ptr(), c"split.count".as_ptr());
+            if key >= 0 && sys::gguf_get_kv_type(self.header.as_ptr(), key) == sys::GGUF_TYPE_UINT16 {
+                sys::gguf_get_val_u16(self.header.as_ptr(), key).max(1)
+            } else {
+                1
+            }
+        }
+    }
+
+    /// A GGUF file with the metadata of this one and no tensors.
+    pub(crate) fn metadata(&self) -> Vec<u8> {
+        // SAFETY: both headers are alive until the second one is freed, which happens once and after its last use.
+        // The buffer has the size that the second header is said to take.
+        unsafe {
+            let metadata = sys::gguf_init_empty();
+            sys::gguf_set_kv(metadata, self.header.as_ptr());
+            sys::gguf_remove_key(metadata, c"split.count".as_ptr());
+            let mut bytes = vec![0; sys::gguf_get_meta_size(metadata)];
+            sys::gguf_get_meta_data(metadata, bytes.as_mut_ptr().cast());
+            sys::gguf_free(metadata);
+            bytes
+        }
+    }
+}
+
+impl Drop for Gguf {
+    fn drop(&mut self) {
+        // SAFETY: the header is alive and nobody else has it.
+        unsafe { sys::gguf_free(self.header.as_ptr()) };
+    }
+}
+
+/// Writes a copy of the model file `input` to `output`, with its weights as `file_type`, on all cores.
+pub(crate) fn quantize(input: &Path, output: &Path, file_type: sys::llama_ftype) -> Result<(), Error> {
+    start();
+    let (from, to) = (c_path(input)?, c_path(output)?);
+    // SAFETY: the call has no arguments.
+    let mut params = unsafe { sys::llama_model_quantize_default_params() };
+    params.nthread = 0;
+    params.ftype = file_type;
+    params.allow_requantize = true;
+    // SAFETY: both paths are C strings, and `params` lives until the call returns.
+    let (code, reason) =
+        log::watch(|| unsafe { sys::llama_model_quantize(from.as_ptr(), to.as_ptr(), &raw const params) });
+    match code {
+        0 => Ok(()),
+        _ => Err(Error::Convert { path: input.to_owned(), reason }),
+    }
+}

@@ -1,0 +1,181 @@
+//! A model file, before llama.cpp sees it: whether it is whole, whether it fits, and what identifies it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::ffi::Gguf;
+use crate::Error;
+
+/// How many pieces of a file's weights its fingerprint looks at, and how many bytes of each.
+const SAMPLES: u64 = 64;
+const SAMPLE_LEN: u64 = 4096;
+
+/// The file of a model, or the several files that a large one comes in, all of them whole.
+#[derive(Debug)]
+pub(super) struct ModelFile {
+    parts: Vec<Part>,
+    has_weights: bool,
+}
+
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    len: u64,
+    data_offset: u64,
+}
+
+impl ModelFile {
+    /// Checks the file at `path`, and those that belong to it if it is the first of several.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let (first, header) = Part::open(path)?;
+        let mut parts = vec![first];
+        for sibling in siblings(path, header.parts())? {
+            parts.push(Part::open(&sibling)?.0);
+        }
+        Ok(Self { parts, has_weights: header.tensors() > 0 })
+    }
+
+    /// Whether there are weights, and not a vocabulary alone.
+    pub(super) fn has_weights(&self) -> bool {
+        self.has_weights
+    }
+
+    /// How many bytes the files have.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).sum()
+    }
+
+    /// What identifies the content: 16 hexadecimal digits of a hash over the lengths, the headers, and samples of the
+    /// weights taken at even distances, so that it costs the same for a file of 100 GB as for one of 100 MB.
+    pub(super) fn fingerprint(&self) -> Result<String, Error> {
+        let mut hash = Sha256::new();
+        for part in &self.parts {
+            part.add_to(&mut hash).map_err(|source| Error::ModelFile { path: part.path.clone(), source })?;
+        }
+        Ok(fingerprint(hash))
+    }
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<(Self, Gguf), Error> {
+        let inaccessible = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => Error::NotFound(path.to_owned()),
+            _ => Error::ModelFile { path: path.to_owned(), source },
+        };
+        let mut file = File::open(path).map_err(inaccessible)?;
+        let len = file.metadata().map_err(inaccessible)?.len();
+        let mut magic = Vec::new();
+        file.by_ref().take(4).read_to_end(&mut magic).map_err(inaccessible)?;
+        if magic != b"GGUF" {
+            return Err(Error::NotGguf(path.to_owned()));
+        }
+        let header = Gguf::open(path)?;
+        let needed = header.data_offset() + header.data_len();
+        if len < needed {
+            return Err(Error::Truncated { path: path.to_owned(), needed, actual: len });
+        }
+        Ok((Self { path: path.to_owned(), len, data_offset: header.data_offset() }, header))
+    }
+
+    fn add_to(&self, hash: &mut Sha256) -> io::Result<()> {
+        let mut file = File::open(&self.path)?;
+        hash.update(self.len.to_le_bytes());
+        io::copy(&mut file.by_ref().take(self.data_offset), &mut Sink(hash))?;
+        let data_len = self.len.saturating_sub(self.data_offset);
+        if data_len <= SAMPLES * SAMPLE_LEN {
+            io::copy(&mut file, &mut Sink(hash))?;
+            return Ok(());
+        }
+        for sample in 0..SAMPLES {
+            // The last sample ends where the file does.
+            let offset = u128::from(sample) * u128::from(data_len - SAMPLE_LEN) / u128::from(SAMPLES - 1);
+            file.seek(SeekFrom::Start(self.data_offset + u64::try_from(offset).unwrap_or(0)))?;
+            io::copy(&mut file.by_ref().take(SAMPLE_LEN), &mut Sink(hash))?;
+        }
+        Ok(())
+    }
+}
+
+/// A hash as something to write to.
+struct Sink<'a>(&'a mut Sha256);
+
+impl io::Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The first 8 bytes of a hash, in hexadecimal digits.
+pub(super) fn fingerprint(hash: Sha256) -> String {
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The other files of a model that comes in `count` files, of which `path` is the first.
+fn siblings(path: &Path, count: u16) -> Result<Vec<PathBuf>, Error> {
+    if count == 1 {
+        return Ok(Vec::new());
+    }
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match name.strip_suffix(&format!("-00001-of-{count:05}.gguf")) {
+        Some(stem) => Ok((2..=count)
+            .map(|number| path.with_file_name(format!("{stem}-{number:05}-of-{count:05}.gguf")))
+            .collect()),
+        None => Err(Error::Unloadable {
+            path: path.to_owned(),
+            reason: format!("it is one of {count} files; give the one that ends in -00001-of-{count:05}.gguf"),
+        }),
+    }
+}
+
+/// Refuses weights of `needed` bytes at `path` if more than `available` bytes; unknown memory is taken to suffice.
+pub(super) fn check_memory(path: &Path, needed: u64, available: Option<u64>) -> Result<(), Error> {
+    match available {
+        Some(available) if needed > available => Err(Error::TooLarge { path: path.to_owned(), needed, available }),
+        _ => Ok(()),
+    }
+}
+
+/// How many bytes of memory programs may still take, where the operating system tells (Linux).
+pub(super) fn available_memory() -> Option<u64> {
+    let memory = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn a_model_larger_than_the_free_memory_is_refused_in_one_sentence() {
+        let path = Path::new("big.gguf");
+        let error = check_memory(path, 9 << 30, Some(3 << 29)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the model big.gguf needs 9.0 GiB of memory and 1.5 GiB are available; choose a smaller quantisation"
+        );
+        assert!(check_memory(path, 1 << 30, Some(1 << 30)).is_ok());
+        assert!(check_memory(path, u64::MAX, None).is_ok());
+    }
+
+    #[test]
+    fn the_files_of_a_split_model_are_named_by_number() {
+        let path = Path::new("dir/m-00001-of-00003.gguf");
+        let names = siblings(path, 3).unwrap();
+        assert_eq!(names, [Path::new("dir/m-00002-of-00003.gguf"), Path::new("dir/m-00003-of-00003.gguf")]);
+        assert!(siblings(path, 1).unwrap().is_empty());
+        let error = siblings(Path::new("dir/m-00002-of-00003.gguf"), 3).unwrap_err();
+        assert!(error.to_string().contains("give the one that ends in -00001-of-00003.gguf"), "{error}");
+    }
+}

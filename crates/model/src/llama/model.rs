@@ -1,0 +1,119 @@
+//! Loaded weights.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::ffi::{self, Load, Weights};
+use super::file::{self, ModelFile};
+use super::vocab::Vocab;
+use crate::Error;
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// How many layers go to the GPU; by default all if there is one, else none.
+    pub gpu_layers: Option<u32>,
+}
+
+/// What a model is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What its authors call it, else the name of its file.
+    pub name: String,
+    /// Its architecture as llama.cpp names it, such as `qwen2`.
+    pub architecture: String,
+    /// How its weights are stored, such as `Q4_K - Medium`.
+    pub quantization: String,
+    /// How many parameters it has.
+    pub parameters: u64,
+    /// How many bytes its files have.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Description {
+    #[allow(clippy::cast_precision_loss)] // for people, with one decimal
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (millions, mebibytes) = (self.parameters as f64 / 1e6, self.bytes as f64 / f64::from(1 << 20));
+        write!(f, "{} ({millions:.0}M parameters, {}, {mebibytes:.0} MiB)", self.name, self.quantization)
+    }
+}
+
+/// Loaded weights; cloning shares them, between threads too.
+#[derive(Clone, Debug)]
+pub struct LlamaModel {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    weights: Arc<Weights>,
+    vocab: Vocab,
+    description: Description,
+    fingerprint: String,
+}
+
+impl LlamaModel {
+    /// Loads the GGUF file at `path`; of a model that comes in several files, the first.
+    ///
+    /// # Errors
+    /// If the file is missing, not a model, truncated, larger than the memory, or refused by llama.cpp.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let file = ModelFile::open(path)?;
+        if !file.has_weights() {
+            return Err(Error::NoWeights(path.to_owned()));
+        }
+        let gpu_layers = if ffi::has_gpu() { options.gpu_layers.unwrap_or(u32::MAX) } else { 0 };
+        if gpu_layers == 0 {
+            file::check_memory(path, file.len(), file::available_memory())?;
+        }
+        let weights = Arc::new(Weights::load(path, Load::Weights { gpu_layers })?);
+        let description = Description {
+            name: name(&weights, path),
+            architecture: weights.metadata(c"general.architecture").unwrap_or_default(),
+            quantization: weights.quantization(),
+            parameters: weights.parameters(),
+            bytes: file.len(),
+        };
+        let vocab = Vocab::new(Arc::clone(&weights), &description.name)?;
+        let inner = Inner { weights, vocab, description, fingerprint: file.fingerprint()? };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.inner.description
+    }
+
+    /// What identifies the model *file*: 16 hexadecimal digits of a hash over its length, its metadata and samples of
+    /// its weights. Another quantisation of the same weights has another fingerprint, as it has other logits.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.inner.fingerprint
+    }
+
+    /// The context that the model was trained with, in tokens.
+    #[must_use]
+    pub fn train_context(&self) -> usize {
+        self.inner.weights.train_context()
+    }
+
+    /// Its vocabulary.
+    #[must_use]
+    pub fn vocab(&self) -> Vocab {
+        self.inner.vocab.clone()
+    }
+
+    pub(super) fn weights(&self) -> &Arc<Weights> {
+        &self.inner.weights
+    }
+}
+
+/// What the authors of a model call it, else the name of its file.
+pub(super) fn name(weights: &Weights, path: &Path) -> String {
+    weights
+        .metadata(c"general.name")
+        .filter(|name| !name.trim().is_empty())
+        .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+}

@@ -1,0 +1,29 @@
+//! What can go wrong with a server.
+
+use std::net::SocketAddr;
+
+/// What can go wrong with a server; each message is one sentence for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {}; stop what uses it, or choose another with --port", reason(.source))]
+    Bind {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The engine thread cannot be started.
+    #[error("cannot start the engine thread: {0}; the system may be out of memory or threads")]
+    Thread(#[source] std::io::Error),
+    /// The gRPC server ended with an error.
+    #[error("the gRPC server failed: {0}; start it again")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "another program is using it".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,141 @@
+//! The gRPC service: one task a session, between the wire and the engine.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sled_core::policy::Policy;
+use sled_model::Limits;
+use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SledServer, WireError, pb};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::Identity;
+use crate::engine::{self, Engine};
+
+/// How long a device may take to say who it is.
+const OPENING: Duration = Duration::from_secs(10);
+
+type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service, as tonic runs it.
+pub(crate) struct Service {
+    engine: Engine,
+    identity: Arc<Identity>,
+    bounds: Bounds,
+}
+
+impl Service {
+    pub(crate) fn new(engine: Engine, limits: Limits, identity: Arc<Identity>) -> Self {
+        let bounds =
+            Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft: Policy::MAX_LENGTH };
+        Self { engine, identity, bounds }
+    }
+
+    pub(crate) fn into_grpc(self) -> SledServer<Self> {
+        sled_wire::server(self)
+    }
+
+    /// Whether the device may join: the same token ids must mean the same on both sides.
+    fn admit(&self, open: &Open) -> Result<(), Status> {
+        let Identity { model, model_fingerprint, vocabulary_fingerprint, .. } = &*self.identity;
+        if open.vocabulary_fingerprint != *vocabulary_fingerprint {
+            return Err(Status::failed_precondition(format!(
+                "the device's vocabulary {} is not the vocabulary {vocabulary_fingerprint} of {model}; use a draft model of \
+                 the same family, or --draft ngram",
+                open.vocabulary_fingerprint
+            )));
+        }
+        match &open.model_fingerprint {
+            Some(expected) if expected != model_fingerprint => Err(Status::failed_precondition(format!(
+                "the device expects the target model {expected}, but this server has {model_fingerprint} ({model}); use a \
+                 server with the same model file"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl sled_wire::Sled for Service {
+    type VocabularyStream = Outbound<pb::VocabularyChunk>;
+    type SessionStream = Outbound<pb::ServerMessage>;
+
+    async fn describe(
+        &self,
+        request: Request<pb::DescribeRequest>,
+    ) -> Result<Response<pb::ServerDescription>, Status> {
+        sled_wire::check_protocol(request.get_ref().protocol)?;
+        Ok(Response::new(sled_wire::encode_description(Description {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.identity.model.clone(),
+            model_fingerprint: self.identity.model_fingerprint.clone(),
+            vocabulary_fingerprint: self.identity.vocabulary_fingerprint.clone(),
+            bounds: self.bounds,
+        })))
+    }
+
+    async fn vocabulary(
+        &self,
+        _request: Request<pb::VocabularyRequest>,
+    ) -> Result<Response<Self::VocabularyStream>, Status> {
+        let chunks = sled_wire::vocabulary_chunks(self.identity.vocabulary.clone());
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks.map(Ok)))))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<pb::DeviceMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(OPENING, inbound.message())
+            .await
+            .map_err(|_elapsed| Status::deadline_exceeded("the device did not open its session in time; try again"))??;
+        let first = first.ok_or_else(|| Status::cancelled("the device hung up before it opened a session"))?;
+        let FromDevice::Open(open) = sled_wire::decode_device(first, &self.bounds)? else {
+            return Err(Status::failed_precondition(
+                "the first message of a session must open it; run the same version of sled on device and server",
+            ));
+        };
+        self.admit(&open)?;
+        let opened = self.engine.open().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
+        let engine::Opened { id, replies } = opened.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
+        tracing::info!(session = id.0, device = open.device, "session opened");
+
+        // The errors that end a session come from here as well as from the engine; whichever is first is the last word.
+        let (refusals, refused) = tokio::sync::mpsc::channel(1);
+        let (engine, bounds) = (self.engine.clone(), self.bounds);
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = inbound.message().await {
+                match sled_wire::decode_device(message, &bounds) {
+                    Ok(FromDevice::Request(request)) => engine.request(id, request).await,
+                    Ok(FromDevice::Open(_)) => {
+                        let refusal = Status::failed_precondition("the session is open already; open another stream");
+                        let _gone = refusals.send(Err(refusal)).await;
+                        break;
+                    }
+                    Err(error) => {
+                        let _gone = refusals.send(Err(refuse(id.0, error))).await;
+                        break;
+                    }
+                }
+            }
+            engine.close(id).await;
+            tracing::info!(session = id.0, "session closed");
+        });
+
+        let opened = Opened { context: self.bounds.context, max_draft: self.bounds.max_draft };
+        // The engine lets go of a session without a last word only if the word could not be delivered.
+        let too_slow = Status::aborted("the device read so slowly that the server closed its session; run the command again");
+        let replies = ReceiverStream::new(replies).map(sled_wire::encode_reply).chain(tokio_stream::once(Err(too_slow)));
+        let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened)))
+            .chain(replies.merge(ReceiverStream::new(refused)));
+        Ok(Response::new(Box::pin(outbound)))
+    }
+}
+
+fn refuse(session: u64, error: WireError) -> Status {
+    tracing::warn!(session, %error, "a device sent what cannot be; its session is closed");
+    error.into()
+}

@@ -1,0 +1,90 @@
+//! What the server sends.
+
+use std::time::Duration;
+
+use sled_core::message::{Commit, Load, Reply};
+use sled_core::sequence::Digest;
+use tonic::Status;
+
+use crate::bounds::{narrow, widen};
+use crate::handshake::decode_opened;
+use crate::pb::server_message::Body;
+use crate::{Bounds, Opened, WireError, pb};
+
+/// The server's message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromServer {
+    /// The first one of a session.
+    Opened(Opened),
+    /// Any later one; never [`Reply::Failed`], which comes as the status that ends the stream.
+    Reply(Reply),
+}
+
+/// A reply as what the session's stream yields next.
+///
+/// # Errors
+/// [`Reply::Failed`] becomes the status that ends the stream, with the reason as its message.
+pub fn encode_reply(reply: Reply) -> Result<pb::ServerMessage, Status> {
+    let body = match reply {
+        Reply::Commit(commit) => Body::Commit(encode_commit(commit)),
+        Reply::Resend { turn, from } => Body::Resend(pb::Resend {
+            turn,
+            from: narrow(from),
+        }),
+        Reply::Failed(reason) => return Err(Status::failed_precondition(reason)),
+    };
+    Ok(pb::ServerMessage { body: Some(body) })
+}
+
+/// Reads the server's message.
+///
+/// # Errors
+/// If anything in it is outside `bounds`, or it is of no known kind.
+pub fn decode_server(message: pb::ServerMessage, bounds: &Bounds) -> Result<FromServer, WireError> {
+    match message.body.ok_or(WireError::Empty)? {
+        Body::Opened(opened) => Ok(FromServer::Opened(decode_opened(opened))),
+        Body::Commit(commit) => Ok(FromServer::Reply(Reply::Commit(decode_commit(commit, bounds)?))),
+        Body::Resend(pb::Resend { turn, from }) => {
+            let from = widen(from);
+            bounds.check_len(from)?;
+            Ok(FromServer::Reply(Reply::Resend { turn, from }))
+        }
+    }
+}
+
+fn encode_commit(commit: Commit) -> pb::Commit {
+    pb::Commit {
+        turn: commit.turn,
+        from: narrow(commit.from),
+        accepted: narrow(commit.accepted),
+        tokens: commit.tokens,
+        digest: commit.digest.0,
+        rows: commit.rows,
+        queue_us: micros(commit.load.queue),
+        row_us: micros(commit.load.row),
+    }
+}
+
+fn decode_commit(commit: pb::Commit, bounds: &Bounds) -> Result<Commit, WireError> {
+    let load = Load {
+        queue: Duration::from_micros(commit.queue_us.into()),
+        row: Duration::from_micros(commit.row_us.into()),
+    };
+    let commit = Commit {
+        turn: commit.turn,
+        from: widen(commit.from),
+        accepted: widen(commit.accepted),
+        tokens: commit.tokens,
+        digest: Digest(commit.digest),
+        rows: commit.rows,
+        load,
+    };
+    // Neither part is bound by the longest draft: the answer to a repeated block has all that was committed meanwhile.
+    bounds.check_len(commit.end())?;
+    bounds.check_tokens(&commit.tokens)?;
+    Ok(commit)
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
