@@ -34,7 +34,7 @@ pub fn load_draft_model(name: &str) -> anyhow::Result<LlamaModel> {
 
 /// A drafter that runs `model` with room for `context` tokens.
 pub fn model_drafter(model: &LlamaModel, context: usize, threads: u32) -> anyhow::Result<ModelDrafter<LlamaEngine>> {
-    let context = u32::try_from(context).unwrap_or(u32::MAX).min(model.train_context());
+    let context = u32::try_from(context.min(model.train_context())).unwrap_or(u32::MAX);
     let options = EngineOptions { context, sequences: 1, rows: DRAFT_ROWS.min(context), threads };
     Ok(ModelDrafter::new(LlamaEngine::new(model, &options)?))
 }
@@ -49,13 +49,13 @@ pub struct Connected {
 pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
     let link = Link::connect(&args.server).await?;
     let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
-    let mut vocabulary_fingerprint = vocab.fingerprint();
+    let mut vocabulary_fingerprint = vocab.fingerprint().to_owned();
     let drafter: Option<(Box<dyn Drafter>, Policy)> = match args.draft.as_str() {
         "none" => None,
         "ngram" => Some((Box::new(NgramDrafter::default()), args.policy)),
         name => {
             let model = load_draft_model(name)?;
-            vocabulary_fingerprint = model.vocab().fingerprint();
+            vocabulary_fingerprint = model.vocab().fingerprint().to_owned();
             let context = link.description().bounds.context;
             let drafter = model_drafter(&model, context, args.threads.unwrap_or_else(cores))?;
             Some((Box::new(drafter), args.policy))
@@ -64,7 +64,7 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
     let options = SessionOptions {
         name: format!("{} ({})", hostname(), args.draft),
         vocabulary_fingerprint,
-        end_of_generation: vocab.eog_tokens(),
+        end_of_generation: vocab.eog_tokens().to_vec(),
         drafter,
     };
     Ok(Connected { session: Session::open(&link, options).await?, vocab })
@@ -77,15 +77,12 @@ pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<To
     })?;
     let piece = |token: Option<Token>| token.map(|token| vocab.piece(token, true)).unwrap_or_default();
     let (bos, eos) = (piece(vocab.bos()), piece(vocab.eos()));
-    let template = ChatTemplate::new(&source, &String::from_utf8_lossy(&bos), &String::from_utf8_lossy(&eos))?;
+    let template = ChatTemplate::new(source, &String::from_utf8_lossy(&bos), &String::from_utf8_lossy(&eos))?;
     Ok(vocab.tokenize(&template.render(messages, true)?, false, true)?)
 }
 
 /// The tokens of a prompt, which must leave room for an answer in a session of `context` tokens.
 pub fn prompt_tokens(vocab: &Vocab, prompt: &str, raw: bool, context: usize) -> anyhow::Result<Vec<Token>> {
-    if prompt.is_empty() {
-        return Err(Usage("the prompt is empty; give some text to answer".to_owned()).into());
-    }
     let tokens = if raw {
         vocab.tokenize(prompt, true, false)?
     } else {

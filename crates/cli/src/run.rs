@@ -56,7 +56,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
     let decode = move || -> anyhow::Result<()> {
         let model = device::load_draft_model(&args.device.draft)?;
         let vocab = model.vocab();
-        let context = usize::try_from(model.train_context()).unwrap_or(usize::MAX);
+        let context = model.train_context();
         let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
         let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
         let mut drafter = device::model_drafter(&model, room, args.device.threads.unwrap_or_else(device::cores))?;
@@ -65,7 +65,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
             &mut drafter,
             to_prompt(tokens.clone(), &args.sampling),
             vocab.size(),
-            &vocab.eog_tokens(),
+            vocab.eog_tokens(),
             |token| go_on(screen.show(token, None)),
         )?;
         finish(&args, tokens, screen.finish(), &generation)
@@ -125,13 +125,16 @@ fn text_output(args: &RunArgs) -> Option<Box<dyn Write + Send>> {
 }
 
 fn read_prompt(prompt: &str) -> anyhow::Result<String> {
-    if prompt != "-" {
-        return Ok(prompt.to_owned());
+    let mut text = prompt.to_owned();
+    if prompt == "-" {
+        if std::io::stdin().is_terminal() {
+            eprintln!("type the prompt, then Ctrl-D:");
+        }
+        text.clear();
+        std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input as UTF-8 text")?;
     }
-    if std::io::stdin().is_terminal() {
-        eprintln!("type the prompt, then Ctrl-D:");
+    if text.trim().is_empty() {
+        return Err(Usage("the prompt is empty; give some text to answer".to_owned()).into());
     }
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input as UTF-8 text")?;
     Ok(text)
 }

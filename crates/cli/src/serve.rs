@@ -43,10 +43,10 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     vocabulary_file(&path, &vocabulary)?;
     let identity = Identity {
         model: model.description().to_string(),
-        model_fingerprint: model.fingerprint()?,
-        vocabulary_fingerprint: vocab.fingerprint(),
+        model_fingerprint: model.fingerprint().to_owned(),
+        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
         vocabulary: std::fs::read(&vocabulary).context("cannot read the vocabulary back; check the disk")?.into(),
-        end_of_generation: vocab.eog_tokens(),
+        end_of_generation: vocab.eog_tokens().to_vec(),
     };
     let limits = engine.limits();
     eprintln!(

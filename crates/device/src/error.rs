@@ -59,26 +59,21 @@ pub enum Error {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
+        let from_transport = std::error::Error::source(&status).is_some();
         match status.code() {
-            // These come from the transport, not from the server's own words.
-            Code::Unknown | Code::Internal | Code::Cancelled => Self::Broken(brief(&status)),
-            Code::Unavailable if status.message().contains("transport") => Self::Broken(brief(&status)),
-            Code::Unimplemented => {
-                Self::Refused("what answers there is not a SLED server; check --server".to_owned())
-            }
+            _ if from_transport => Self::Broken(brief(&status)),
+            Code::Unknown | Code::Internal | Code::Cancelled => Self::Broken(status.message().to_owned()),
+            Code::Unimplemented => Self::Refused("what answers there is not a SLED server; check --server".to_owned()),
             _ => Self::Refused(status.message().to_owned()),
         }
     }
 }
 
 /// The innermost cause, which is what a user can make sense of.
-pub(crate) fn brief(error: &dyn std::error::Error) -> String {
+pub(crate) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    match innermost.downcast_ref::<Status>() {
-        Some(status) => status.message().to_owned(),
-        None => innermost.to_string(),
-    }
+    innermost.to_string()
 }

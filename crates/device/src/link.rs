@@ -39,9 +39,15 @@ impl Link {
         let channel =
             endpoint.connect().await.map_err(|error| Error::Unreachable { url: url.clone(), reason: brief(&error) })?;
         let mut client = sled_wire::client(channel);
-        let description = tokio::time::timeout(DESCRIBE_TIMEOUT, client.describe(pb::DescribeRequest { protocol: PROTOCOL }))
-            .await
-            .map_err(|_elapsed| Error::Unreachable { url, reason: "it does not answer".to_owned() })??;
+        let describing = client.describe(pb::DescribeRequest { protocol: PROTOCOL });
+        let unreachable = |reason| Error::Unreachable { url, reason };
+        let description = match tokio::time::timeout(DESCRIBE_TIMEOUT, describing).await {
+            Err(_elapsed) => return Err(unreachable("it does not answer".to_owned())),
+            Ok(answer) => answer.map_err(|status| match Error::from(status) {
+                Error::Broken(reason) => unreachable(reason),
+                error => error,
+            })?,
+        };
         let description = sled_wire::decode_description(description.into_inner())?;
         Ok(Self { client, description })
     }

@@ -31,7 +31,7 @@ pub async fn obtain_vocabulary(link: &Link, folder: &Path) -> Result<Vocab, Erro
     }
     file.as_file().sync_all().map_err(failed)?;
     let vocab = Vocab::load(file.path())?;
-    let sent = vocab.fingerprint();
+    let sent = vocab.fingerprint().to_owned();
     if sent != *announced {
         return Err(Error::VocabularyMismatch { announced: announced.clone(), sent });
     }

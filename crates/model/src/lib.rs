@@ -6,6 +6,7 @@ pub mod drafter;
 pub mod error;
 pub mod llama;
 pub mod ngram;
+pub mod reference;
 pub mod synthetic;
 
 pub use error::Error;

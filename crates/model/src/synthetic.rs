@@ -1,1 +1,221 @@
-//! placeholder
+//! A pseudo-language-model whose logits are a hash of the last few tokens, and a drafter that agrees with it at a set rate.
+//!
+//! It makes the law testable by exact equality, by the thousand: it is deterministic, indifferent to batching, and as strict
+//! about positions as a real engine.
+
+use std::sync::Arc;
+
+use sled_core::Token;
+use sled_core::sampler::{Context, Draft, Sampler};
+use sled_core::step::{CacheOp, Row};
+
+use crate::drafter::Drafter;
+use crate::{Error, Limits, Model};
+
+/// The spread of the logits: at temperature 1 a few tokens out of a small vocabulary are likely.
+const SPREAD: f32 = 2.5;
+
+/// How far a drafter's reliability strays from its mean, both ways.
+const RELIABILITY_SPREAD: f32 = 0.3;
+
+/// What a synthetic model is.
+#[derive(Clone, Debug)]
+pub struct SyntheticConfig {
+    /// Another seed is another language.
+    pub seed: u64,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// How many of the last tokens decide the next.
+    pub order: usize,
+    /// Tokens that the cache holds, over all sequences; a copied prefix counts for each sequence that has it.
+    pub cells: usize,
+    /// Sequences that the cache tells apart.
+    pub sequences: usize,
+    /// Rows that one pass may have.
+    pub rows: usize,
+    /// The longest that a sequence may get.
+    pub context: usize,
+}
+
+/// The synthetic model.
+#[derive(Clone, Debug)]
+pub struct SyntheticModel {
+    config: Arc<SyntheticConfig>,
+    cache: Vec<Vec<Token>>,
+    /// The logits of the rows of the last pass that wanted them, one after the other.
+    logits: Vec<f32>,
+    /// Where in `logits` those of a row begin.
+    offsets: Vec<Option<usize>>,
+}
+
+impl SyntheticModel {
+    /// A model with an empty cache.
+    #[must_use]
+    pub fn new(config: SyntheticConfig) -> Self {
+        let cache = vec![Vec::new(); config.sequences];
+        Self { config: Arc::new(config), cache, logits: Vec::new(), offsets: Vec::new() }
+    }
+
+    /// The logits of the token after `tokens`.
+    #[must_use]
+    pub fn logits_after(&self, tokens: &[Token]) -> Vec<f32> {
+        let mut logits = Vec::with_capacity(self.config.vocab_size);
+        extend_logits(&mut logits, self.key(tokens), self.config.vocab_size);
+        logits
+    }
+
+    /// What the model alone says after `prompt`: at most `max_tokens` tokens, ending with the first of `end_of_generation`.
+    #[must_use]
+    pub fn generate(
+        &self,
+        sampler: &Sampler,
+        prompt: &[Token],
+        max_tokens: usize,
+        end_of_generation: &[Token],
+    ) -> Vec<Token> {
+        let mut tokens = prompt.to_vec();
+        while tokens.len() - prompt.len() < max_tokens {
+            let context = Context { tokens: &tokens, prompt_len: prompt.len() };
+            let token = sampler.choose(&self.logits_after(&tokens), context);
+            tokens.push(token);
+            if end_of_generation.contains(&token) {
+                break;
+            }
+        }
+        tokens.split_off(prompt.len())
+    }
+
+    /// A hash of the tokens that decide the next.
+    fn key(&self, tokens: &[Token]) -> u64 {
+        let last = tokens.get(tokens.len().saturating_sub(self.config.order)..).unwrap_or_default();
+        last.iter().fold(mix(self.config.seed), |key, &token| mix(key ^ (u64::from(token) + 1)))
+    }
+
+    fn sequence(&mut self, sequence: u32) -> Result<&mut Vec<Token>, Error> {
+        let sequences = self.config.sequences;
+        usize::try_from(sequence)
+            .ok()
+            .and_then(|index| self.cache.get_mut(index))
+            .ok_or(Error::UnknownSequence { sequence, sequences })
+    }
+}
+
+impl Model for SyntheticModel {
+    fn limits(&self) -> Limits {
+        let SyntheticConfig { vocab_size, cells, sequences, rows, context, .. } = *self.config;
+        Limits { vocab_size, cells, sequences, rows, context }
+    }
+
+    fn apply(&mut self, op: CacheOp) -> Result<(), Error> {
+        match op {
+            CacheOp::Truncate { sequence, len } => self.sequence(sequence)?.truncate(len),
+            CacheOp::CopyPrefix { from, to, len } => {
+                let donor = self.sequence(from)?;
+                let have = donor.len();
+                let prefix = donor.get(..len).ok_or(Error::CacheLength { sequence: from, have, len })?.to_vec();
+                let target = self.sequence(to)?;
+                if !target.is_empty() {
+                    return Err(Error::CopyTarget { sequence: to, len: target.len() });
+                }
+                *target = prefix;
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, rows: &[Row]) -> Result<(), Error> {
+        let Limits { vocab_size, cells, rows: limit, context, .. } = self.limits();
+        if rows.is_empty() || rows.len() > limit {
+            return Err(Error::Rows { rows: rows.len(), limit });
+        }
+        let used: usize = self.cache.iter().map(Vec::len).sum();
+        if used + rows.len() > cells {
+            return Err(Error::CacheFull { cells, rows: rows.len() });
+        }
+        self.logits.clear();
+        self.offsets.clear();
+        for row in rows {
+            let Row { sequence, position, token, wants_logits } = *row;
+            if usize::try_from(token).is_ok_and(|token| token >= vocab_size) {
+                return Err(Error::UnknownToken { token, vocab_size });
+            }
+            let cached = self.sequence(sequence)?;
+            let len = cached.len();
+            if position != len {
+                return Err(Error::Position { sequence, position, len });
+            }
+            if len >= context {
+                return Err(Error::SequenceFull { sequence, limit: context });
+            }
+            cached.push(token);
+            self.offsets.push(wants_logits.then_some(self.logits.len()));
+            if wants_logits {
+                let index = usize::try_from(sequence).unwrap_or(usize::MAX);
+                let key = self.key(self.cache.get(index).map(Vec::as_slice).unwrap_or_default());
+                extend_logits(&mut self.logits, key, vocab_size);
+            }
+        }
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> Result<&[f32], Error> {
+        let begin = self.offsets.get(row).copied().flatten().ok_or(Error::NoLogits(row))?;
+        self.logits.get(begin..begin + self.config.vocab_size).ok_or(Error::NoLogits(row))
+    }
+}
+
+/// A drafter that agrees with a synthetic model at a set rate and knows its own confidence.
+///
+/// At every context it has a reliability `r`, spread evenly around the rate. With probability `r` it sees the model's own
+/// logits, else others; and it reports `r` as its confidence.
+#[derive(Clone, Debug)]
+pub struct SyntheticDrafter {
+    model: SyntheticModel,
+    agreement: f32,
+    seed: u64,
+    logits: Vec<f32>,
+}
+
+impl SyntheticDrafter {
+    /// A drafter for `model` with a mean reliability of `agreement`, in `0..=1`. Its seed decides where it is right.
+    #[must_use]
+    pub fn new(model: &SyntheticModel, agreement: f32, seed: u64) -> Self {
+        let model = SyntheticModel { cache: Vec::new(), ..model.clone() };
+        Self { model, agreement: agreement.clamp(0.0, 1.0), seed, logits: Vec::new() }
+    }
+}
+
+impl Drafter for SyntheticDrafter {
+    fn draft(&mut self, context: Context<'_>, sampler: &Sampler) -> Result<Option<Draft>, Error> {
+        let key = self.model.key(context.tokens);
+        let own = mix(key ^ mix(self.seed));
+        let spread = RELIABILITY_SPREAD.min(self.agreement).min(1.0 - self.agreement);
+        let reliability = self.agreement + spread * (2.0 * unit(own) - 1.0);
+        let right = unit(mix(own)) < reliability;
+        self.logits.clear();
+        extend_logits(&mut self.logits, if right { key } else { own }, self.model.config.vocab_size);
+        Ok(Some(Draft { token: sampler.choose(&self.logits, context), confidence: reliability }))
+    }
+}
+
+fn extend_logits(logits: &mut Vec<f32>, key: u64, vocab_size: usize) {
+    logits.extend((0..vocab_size as u64).map(|token| {
+        let hash = mix(key ^ token.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        // The sum of three even numbers (Irwin-Hall) is near enough to a normal distribution, of deviation 1/2.
+        let sum = unit(hash) + unit(hash << 16) + unit(hash << 32);
+        SPREAD * 2.0 * (sum - 1.5)
+    }));
+}
+
+/// The first 16 bits as a number in `0..1`.
+fn unit(hash: u64) -> f32 {
+    (hash >> 48) as f32 / 65536.0
+}
+
+/// The SplitMix64 finaliser (Steele, Lea & Flood, 2014).
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

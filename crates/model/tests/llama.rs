@@ -14,9 +14,9 @@ use sled_model::llama::{
 use sled_model::{Error, Model};
 
 /// How far a quantised model's logits may move with the batch that a token is evaluated in.
-const QUANTISED_GAP: f32 = 1.0;
-/// The same for 32-bit weights: rounding, of logits that reach about 30.
-const EXACT_GAP: f32 = 1e-3;
+const QUANTISED_GAP: f32 = 0.5;
+/// The same for 32-bit weights; the cache still rounds to 16 bits.
+const EXACT_GAP: f32 = 0.05;
 
 const TEXT: &str = "The little lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote down in a \
                     large book which ships had passed, where they were going, and what the weather was like.";

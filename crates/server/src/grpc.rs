@@ -103,8 +103,8 @@ impl sled_wire::Sled for Service {
         let engine::Opened { id, replies } = opened.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
         tracing::info!(session = id.0, device = open.device, "session opened");
 
-        // The errors that end a session come from here as well as from the engine; whichever is first is the last word.
-        let (refusals, refused) = tokio::sync::mpsc::channel(1);
+        // What ends a session is said by the engine, or from here before the engine is told to close it.
+        let (refusals, mut refused) = tokio::sync::mpsc::channel(1);
         let (engine, bounds) = (self.engine.clone(), self.bounds);
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
@@ -126,11 +126,15 @@ impl sled_wire::Sled for Service {
         });
 
         let opened = Opened { context: self.bounds.context, max_draft: self.bounds.max_draft };
-        // The engine lets go of a session without a last word only if the word could not be delivered.
-        let too_slow = Status::aborted("the device read so slowly that the server closed its session; run the command again");
-        let replies = ReceiverStream::new(replies).map(sled_wire::encode_reply).chain(tokio_stream::once(Err(too_slow)));
-        let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened)))
-            .chain(replies.merge(ReceiverStream::new(refused)));
+        let last_word = std::iter::once_with(move || {
+            refused.try_recv().unwrap_or_else(|_none| {
+                // The engine lets go of a session without a word only if the word could not be delivered.
+                let reason = "the device read so slowly that the server closed its session; run the command again";
+                Err(Status::aborted(reason))
+            })
+        });
+        let replies = ReceiverStream::new(replies).map(sled_wire::encode_reply).chain(tokio_stream::iter(last_word));
+        let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened))).chain(replies);
         Ok(Response::new(Box::pin(outbound)))
     }
 }

@@ -14,18 +14,18 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// Below this, [`exp`] is 0: its results would no longer be normal numbers.
 const EXP_UNDERFLOW: f32 = -87.0;
 
-/// e^x for `x <= 0`, with a relative error below 2e-7; 0 for `x < -87`.
+/// e^x for `x <= 0`, with a relative error below 3e-7; 0 for `x < -87`.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
-    // x = n ln 2 + r with |r| <= ln(2)/2, where eight terms of the Taylor series leave 5e-9.
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    // x = n ln 2 + r with |r| <= ln(2)/2, where seven terms of the Taylor series leave 1.2e-7.
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
-    let mut series = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        series = series * r + coefficient;
+    let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+    let mut series = 1.0_f32 / 720.0;
+    for coefficient in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        series = series.mul_add(r, coefficient);
     }
     let power_of_two = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
     if x < EXP_UNDERFLOW { 0.0 } else { series * power_of_two }
@@ -65,7 +65,7 @@ mod tests {
             let exact = f64::from(x).exp();
             worst = worst.max((f64::from(exp(x)) - exact).abs() / exact);
         }
-        assert!(worst < 2e-7, "{worst:e}");
+        assert!(worst < 3e-7, "{worst:e}");
     }
 
     #[test]

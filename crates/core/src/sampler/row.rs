@@ -18,6 +18,9 @@ const LANES: usize = 16;
 pub(super) struct Rank(u64);
 
 impl Rank {
+    /// Better than the place of any token.
+    pub(super) const BEFORE_ALL: Self = Self(0);
+
     /// The last place that a token with a finite logit can have.
     pub(super) const LAST: Self = Self::new(f32::MIN, Token::MAX);
 
@@ -85,13 +88,19 @@ impl<'a> Row<'a> {
 
     /// The logits of a chunk, -inf for tokens beyond the rank `cut` or the end of the row.
     pub(super) fn chunk(&self, chunk: usize, cut: Rank) -> [f32; CHUNK] {
-        let first = chunk * CHUNK;
-        let (floor, last) = (cut.logit(), cut.token());
+        let logits = &self.logits[chunk * CHUNK..];
+        let logits = &logits[..logits.len().min(CHUNK)];
         let mut kept = [f32::NEG_INFINITY; CHUNK];
-        for (offset, (kept, &logit)) in kept.iter_mut().zip(&self.logits[first..]).enumerate() {
-            let logit = clean(logit);
-            let token = (first + offset) as Token;
-            *kept = if logit > floor || (logit == floor && token <= last) { logit } else { f32::NEG_INFINITY };
+        kept[..logits.len()].copy_from_slice(logits);
+        let floor = cut.logit();
+        for logit in &mut kept {
+            let cleaned = clean(*logit);
+            *logit = if cleaned >= floor { cleaned } else { f32::NEG_INFINITY };
+        }
+        // Of the tokens that tie with the last one, those beyond its id are out.
+        let up_to_last = (cut.token() as usize + 1).saturating_sub(chunk * CHUNK).min(CHUNK);
+        for logit in &mut kept[up_to_last..] {
+            *logit = if *logit > floor { *logit } else { f32::NEG_INFINITY };
         }
         kept
     }
@@ -100,27 +109,39 @@ impl<'a> Row<'a> {
     pub(super) fn ranks(&self, cut: Rank) -> Vec<Rank> {
         let mut ranks = Vec::new();
         for chunk in self.chunks_within(cut) {
-            let first = chunk * CHUNK;
-            let logits = self.chunk(chunk, cut);
-            let kept = logits.iter().enumerate().filter(|&(_, &logit)| logit > f32::NEG_INFINITY);
-            ranks.extend(kept.map(|(offset, &logit)| Rank::new(logit, (first + offset) as Token)));
+            // Every token is written and hardly any kept: a branch that nobody can predict would cost more.
+            let mut found = [cut; CHUNK];
+            let mut len = 0;
+            for (offset, logit) in self.chunk(chunk, cut).into_iter().enumerate() {
+                found[len] = Rank::new(logit, (chunk * CHUNK + offset) as Token);
+                len += usize::from(logit > f32::NEG_INFINITY);
+            }
+            ranks.extend_from_slice(&found[..len]);
         }
         ranks
     }
 
-    /// How many times less likely than the best token one with this logit is.
-    #[inline(always)]
+    /// How likely a token with this logit is, as a multiple of the probability of the best.
+    ///
+    /// The weight is a multiple of 2^-34. Sums of up to 2^19 of them are exact, so it does not matter in which order
+    /// they are taken.
     pub(super) fn weight(&self, logit: f32, temperature: f32) -> f64 {
-        weight(logit, self.max, temperature)
+        on_grid(exp((logit - self.max) * sharpness(temperature)))
     }
 
     /// The sum of the weights of all tokens up to the rank `cut`.
     pub(super) fn mass(&self, cut: Rank, temperature: f32) -> f64 {
+        let sharpness = sharpness(temperature);
         let mut sums = [0.0; LANES];
         for chunk in self.chunks_within(cut) {
-            for logits in self.chunk(chunk, cut).chunks_exact(LANES) {
-                for (sum, &logit) in sums.iter_mut().zip(logits) {
-                    *sum += weight(logit, self.max, temperature);
+            // In two steps, as single and double precision are vectorised in different widths.
+            let mut weights = self.chunk(chunk, cut);
+            for weight in &mut weights {
+                *weight = exp((*weight - self.max) * sharpness);
+            }
+            for weights in weights.chunks_exact(LANES) {
+                for (sum, &weight) in sums.iter_mut().zip(weights) {
+                    *sum += on_grid(weight);
                 }
             }
         }
@@ -128,13 +149,17 @@ impl<'a> Row<'a> {
     }
 }
 
-/// e^((logit - max) / temperature) as a multiple of 2^-34. Sums of up to 2^19 such numbers are exact, so that it does
-/// not matter in which order they are taken.
+/// What logits are multiplied with at this temperature; finite, so that 0 stays 0.
+fn sharpness(temperature: f32) -> f32 {
+    (1.0 / temperature).min(f32::MAX)
+}
+
+/// Rounds a number in `0..=1` to a multiple of 2^-34.
 #[inline(always)]
-fn weight(logit: f32, max: f32, temperature: f32) -> f64 {
-    /// Adding 1.5 * 2^18 to a double rounds it to a multiple of 2^-34.
-    const ROUND: f64 = 393_216.0;
-    f64::from(exp((logit - max) / temperature)) + ROUND - ROUND
+fn on_grid(weight: f32) -> f64 {
+    // Doubles of this size are multiples of 2^-34, so that the sum is rounded to one.
+    const SHIFT: f64 = 393_216.0;
+    f64::from(weight) + SHIFT - SHIFT
 }
 
 /// The largest logit of a chunk.

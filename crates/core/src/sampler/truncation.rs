@@ -7,8 +7,8 @@ use super::math::ln;
 use super::row::{Rank, Row};
 use crate::Token;
 
-/// How far below the best logit top-p looks first.
-const FIRST_DEPTH: f32 = 8.0;
+/// How many logits deeper top-p looks with each step.
+const STEP: f32 = 2.0;
 
 /// The rank of the last token that `params` leave to choose from.
 pub(super) fn cut(row: &Row<'_>, best: Rank, params: &SamplingParams) -> Rank {
@@ -34,7 +34,7 @@ fn largest(row: &Row<'_>, count: usize) -> Rank {
         false => f32::MIN,
     };
     let mut ranks = row.ranks(Rank::new(floor, Token::MAX).min(Rank::LAST));
-    match ranks.len() > count {
+    match ranks.len() >= count {
         true => *ranks.select_nth_unstable(count - 1).1,
         false => Rank::LAST,
     }
@@ -43,14 +43,19 @@ fn largest(row: &Row<'_>, count: usize) -> Rank {
 /// The last rank of the shortest run of the most likely tokens that has `share` of the mass up to the rank `cut`.
 fn nucleus(row: &Row<'_>, best: Rank, cut: Rank, share: f32) -> Rank {
     let goal = f64::from(share) * row.mass(cut, 1.0);
-    let mut depth = FIRST_DEPTH;
-    // Ends, because tokens far below the best have no weight at all.
+    let mut depth = STEP;
+    let (mut above, mut mass_above) = (Rank::BEFORE_ALL, 0.0);
+    // Ends, because tokens far below the best have no weight: what is above them has all the mass.
     loop {
-        let mut ranks = row.ranks(Rank::new(best.logit() - depth, Token::MAX).min(cut));
-        if mass(row, &ranks) >= goal {
-            return first_to_reach(row, &mut ranks, goal);
+        let floor = Rank::new(best.logit() - depth, Token::MAX).min(cut);
+        let mass = row.mass(floor, 1.0);
+        if mass >= goal {
+            let mut band = row.ranks(floor);
+            band.retain(|&rank| rank > above);
+            return first_to_reach(row, &mut band, goal - mass_above);
         }
-        depth *= 2.0;
+        (above, mass_above) = (floor, mass);
+        depth += STEP;
     }
 }
 
@@ -61,7 +66,7 @@ fn first_to_reach(row: &Row<'_>, mut ranks: &mut [Rank], mut goal: f64) -> Rank 
         let middle = ranks.len() / 2;
         ranks.select_nth_unstable(middle);
         let (better, worse) = ranks.split_at_mut(middle);
-        let mass = mass(row, better);
+        let mass: f64 = better.iter().map(|rank| row.weight(rank.logit(), 1.0)).sum();
         if mass >= goal {
             ranks = better;
         } else {
@@ -78,8 +83,4 @@ fn at_least(best: Rank, share: f32) -> Rank {
     let rounded = floor as f32;
     let floor = if f64::from(rounded) < floor { rounded.next_up() } else { rounded };
     Rank::new(floor + 0.0, Token::MAX)
-}
-
-fn mass(row: &Row<'_>, ranks: &[Rank]) -> f64 {
-    ranks.iter().map(|rank| row.weight(rank.logit(), 1.0)).sum()
 }

@@ -192,14 +192,14 @@ impl Server {
     ) -> Result<Vec<(SessionId, Reply)>, E> {
         let row = now.saturating_sub(step.planned) / u32::try_from(step.rows.len()).unwrap_or(u32::MAX).max(1);
         let mut replies = Vec::new();
-        while let Some(part) = step.parts.last() {
+        while let Some(part) = step.parts.last_mut() {
             let Some(session) = self.sessions.get_mut(&part.session) else {
                 step.parts.pop();
                 continue;
             };
             if session.epoch == part.epoch {
                 let cached = session.cache.valid + part.rows.len();
-                match &part.verify {
+                match &mut part.verify {
                     None => session.cache.valid = cached,
                     Some(verify) => {
                         let first = part.rows.end - verify.drafts.len() - 1;
@@ -216,6 +216,9 @@ impl Server {
                             load: Load { queue: verify.waited, row },
                         };
                         replies.push((part.session, Reply::Commit(commit)));
+                        // What the row budget cut off a block is still to be answered, if nothing newer has come.
+                        let cut = |pending: &Pending| verify.known + verify.drafts.len() < pending.block.tokens.len();
+                        session.pending = session.pending.take().or(verify.pending.take().filter(cut));
                     }
                 }
                 session.failures = 0;

@@ -1,0 +1,311 @@
+//! Real models, real processes, real sockets. The files come from `make test`, which names them in SLED_TEST_*.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use sled_core::Token;
+use sled_core::device::Prompt;
+use sled_core::policy::Policy;
+use sled_core::sampler::{Sampler, SamplingParams};
+use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
+use sled_model::Model;
+use sled_model::chat::{ChatTemplate, Message};
+use sled_model::drafter::{Drafter, ModelDrafter};
+use sled_model::llama::{EngineOptions, Precision, LlamaEngine, LlamaModel, LoadOptions, Vocab, requantize};
+use sled_model::ngram::NgramDrafter;
+use sled_model::reference;
+
+const PROMPTS: [&str; 10] = [
+    "What is the capital of France?",
+    "Write a Python function that adds two numbers.",
+    "Repeat three times: the cat sat on the mat.",
+    "Explain what a queue is.",
+    "Translate to Spanish: good morning.",
+    "Write a limerick about a robot.",
+    "List the first ten even numbers.",
+    "Fix the bug: def f(x) return x+1",
+    "Why is the sky blue?",
+    "Summarise in one sentence: rivers flow from mountains to the sea.",
+];
+
+/// By how many logits a committed token of a quantised model may miss the choice of a one-by-one evaluation. Evaluations of
+/// the same token in different batches differ by up to 0.5, and a tie is between two tokens.
+const NEAR_TIE: f32 = 1.0;
+
+fn file(variable: &str) -> PathBuf {
+    std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set; run `make test`"))
+}
+
+/// A copy of SmolLM2 in F32, which evaluates a token alike in any batch: what equality is asserted on.
+fn smollm2_f32() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smollm2-f32.gguf");
+    if !path.exists() {
+        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        requantize(&file("SLED_TEST_SMOLLM2"), &partial, Precision::F32).unwrap();
+        std::fs::rename(&partial, &path).unwrap();
+    }
+    path
+}
+
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(model: &Path, flags: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_sled"))
+            .args(["serve", "--port", "0", "-m"])
+            .arg(model)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect("the server says where it listens").to_owned();
+        Self { process, url }
+    }
+
+    /// SIGTERM; what it said on stderr. It must end by itself and with success.
+    fn terminate(mut self) -> String {
+        let killed = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        let mut said = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(self.process.wait().unwrap().success(), "{said}");
+        said
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+fn engine(model: &LlamaModel, rows: u32) -> LlamaEngine {
+    LlamaEngine::new(model, &EngineOptions { context: 2048, sequences: 1, rows, threads: 2 }).unwrap()
+}
+
+fn chat(vocab: &Vocab, text: &str) -> Vec<Token> {
+    let template = ChatTemplate::new(vocab.chat_template().unwrap(), "", "").unwrap();
+    let text = template.render(&[Message { role: "user".into(), content: text.into() }], true).unwrap();
+    vocab.tokenize(&text, false, true).unwrap()
+}
+
+fn sampling(temperature: f32) -> SamplingParams {
+    SamplingParams { temperature, top_p: if temperature > 0.0 { 0.95 } else { 1.0 }, seed: 42, ..Default::default() }
+}
+
+async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) -> Session {
+    let options = SessionOptions {
+        name: "test".into(),
+        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
+        end_of_generation: vocab.eog_tokens().to_vec(),
+        drafter: drafter.map(|drafter| (drafter, Policy::Confidence { threshold: 0.5, k_max: 8 })),
+    };
+    Session::open(&Link::connect(url).await.unwrap(), options).await.unwrap()
+}
+
+async fn generate(session: &mut Session, tokens: Vec<Token>, max_tokens: usize, temperature: f32) -> Vec<Token> {
+    let prompt = Prompt { tokens, max_tokens, sampling: sampling(temperature) };
+    session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap().tokens
+}
+
+type Drafters = [Option<Box<dyn Drafter>>; 3];
+
+fn drafters(draft: &LlamaModel) -> Drafters {
+    [Some(Box::new(ModelDrafter::new(engine(draft, 256)))), Some(Box::new(NgramDrafter::default())), None]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_f32_target_gives_its_own_output_through_every_drafter() {
+    let path = smollm2_f32();
+    let server = Server::start(&path, &["-c", "4096", "-np", "3"]);
+    let target = LlamaModel::load(&path, &LoadOptions::default()).unwrap();
+    let draft = LlamaModel::load(&file("SLED_TEST_SMOLLM2"), &LoadOptions::default()).unwrap();
+    let vocab = target.vocab();
+    let mut alone = engine(&target, 256);
+    let mut compared = 0;
+    let mut sessions = Vec::new();
+    for drafter in drafters(&draft) {
+        sessions.push(session(&server.url, &vocab, drafter).await);
+    }
+    for text in PROMPTS {
+        let prompt = chat(&vocab, text);
+        for temperature in [0.0, 0.8] {
+            let mut outputs = Vec::new();
+            for session in &mut sessions {
+                outputs.push(generate(session, prompt.clone(), 20, temperature).await);
+            }
+            assert!(outputs.iter().all(|output| *output == outputs[0]), "{text:?} at T={temperature}: {outputs:?}");
+            let sampler = Sampler::new(sampling(temperature), vocab.size()).unwrap();
+            let differences = reference::compare(&mut alone, &sampler, &prompt, &outputs[0]).unwrap();
+            assert_eq!(differences, [], "{text:?} at T={temperature}");
+            compared += outputs[0].len() * outputs.len();
+        }
+    }
+    eprintln!("{compared} tokens of SmolLM2 F32, all equal to the target alone");
+    let said = server.terminate();
+    assert!(said.contains("commits in"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_qwen_pair_stays_within_a_near_tie_of_the_target_alone() {
+    let path = file("SLED_TEST_TARGET");
+    let server = Server::start(&path, &["-c", "2048", "-np", "3"]);
+    let target = LlamaModel::load(&path, &LoadOptions::default()).unwrap();
+    let draft = LlamaModel::load(&file("SLED_TEST_DRAFT"), &LoadOptions::default()).unwrap();
+    let vocab = target.vocab();
+    let mut alone = engine(&target, 256);
+    let mut sessions = Vec::new();
+    for drafter in drafters(&draft) {
+        sessions.push(session(&server.url, &vocab, drafter).await);
+    }
+    let (mut compared, mut differing) = (0, 0);
+    for (i, text) in PROMPTS.into_iter().enumerate() {
+        let prompt = chat(&vocab, text);
+        for temperature in [0.0, 0.8] {
+            // Every prompt with one of the drafters, and the first with all of them.
+            for (j, session) in sessions.iter_mut().enumerate().filter(|(j, _)| i == 0 || i % 3 == *j) {
+                let output = generate(session, prompt.clone(), 16, temperature).await;
+                let sampler = Sampler::new(sampling(temperature), vocab.size()).unwrap();
+                let differences = reference::compare(&mut alone, &sampler, &prompt, &output).unwrap();
+                for difference in &differences {
+                    eprintln!("drafter {j}, T={temperature}, {text:?}: {difference:?}");
+                    assert!(difference.gap <= NEAR_TIE, "not the target's token: {difference:?}");
+                }
+                compared += output.len();
+                differing += differences.len();
+            }
+        }
+    }
+    eprintln!("{differing} of {compared} tokens differ from the target alone, all within {NEAR_TIE} logits");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_sixteen_sessions_at_once_and_one_that_is_killed() {
+    let path = smollm2_f32();
+    let server = Server::start(&path, &["-c", "4096", "-np", "17"]);
+    let target = LlamaModel::load(&path, &LoadOptions::default()).unwrap();
+    let vocab = Arc::new(target.vocab());
+    let mut victim = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["run", "--server", &server.url, "--draft", "ngram", "-n", "400", "Count from one to one hundred."])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It is in the middle of its answer once it has said something.
+    victim.stdout.take().unwrap().read_exact(&mut [0; 8]).unwrap();
+
+    let mut running = Vec::new();
+    for i in 0..16 {
+        let (vocab, url) = (Arc::clone(&vocab), server.url.clone());
+        running.push(tokio::spawn(async move {
+            let drafter = (i % 2 == 0).then(|| Box::new(NgramDrafter::default()) as Box<dyn Drafter>);
+            let prompt = chat(&vocab, PROMPTS[i % PROMPTS.len()]);
+            let temperature = if i < 8 { 0.0 } else { 0.8 };
+            let output = generate(&mut session(&url, &vocab, drafter).await, prompt.clone(), 20, temperature).await;
+            (prompt, temperature, output)
+        }));
+    }
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let mut alone = engine(&target, 256);
+    for device in running {
+        let (prompt, temperature, output) = device.await.unwrap();
+        let sampler = Sampler::new(sampling(temperature), vocab.size()).unwrap();
+        assert_eq!(reference::compare(&mut alone, &sampler, &prompt, &output).unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() {
+    let path = file("SLED_TEST_SMOLLM2");
+    let server = Server::start(&path, &["-c", "64", "-np", "2"]);
+    let cache = tempfile::tempdir().unwrap();
+    let link = Link::connect(&server.url).await.unwrap();
+    let sent = obtain_vocabulary(&link, cache.path()).await.unwrap();
+    let own = LlamaModel::load(&path, &LoadOptions::default()).unwrap().vocab();
+    assert_eq!(sent.fingerprint(), own.fingerprint());
+    assert_eq!(sent.chat_template(), own.chat_template());
+    let text = "Grüße, 世界! 😀 def f(x):\n    return x";
+    assert_eq!(sent.tokenize(text, true, true).unwrap(), own.tokenize(text, true, true).unwrap());
+    // The second time it comes from the folder, even when the server is gone.
+    drop(server);
+    obtain_vocabulary(&link, cache.path()).await.unwrap();
+}
+
+#[test]
+fn real_command_line_prints_one_json_object_and_refuses_what_cannot_be() {
+    let server = Server::start(&file("SLED_TEST_SMOLLM2"), &["-c", "256", "-np", "1"]);
+    let run = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_sled")).args(["run", "--server", &server.url]).args(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, stdout, stderr) = run(&["--json", "-n", "12", "What is the capital of France?"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    for key in "text token_ids prompt_tokens completion_tokens rounds draft_tokens accepted_tokens provisional_tokens \
+                server_rows finish_reason ttft_s elapsed_s"
+        .split_whitespace()
+    {
+        assert!(report.get(key).is_some(), "{key} is missing in {stdout}");
+    }
+    assert!(report["text"].as_str().unwrap().contains("Paris"), "{stdout}");
+    assert_eq!(report["completion_tokens"], report["token_ids"].as_array().unwrap().len());
+
+    let (_, stopped, _) = run(&["--stop", "Paris", "-n", "12", "What is the capital of France?"]);
+    assert!(!stopped.is_empty() && !stopped.contains("Paris"), "{stopped}");
+
+    let long = "word ".repeat(400);
+    let (code, _, stderr) = run(&[&long]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("but the context has 256") && stderr.lines().count() == 1, "{stderr}");
+
+    let other = file("SLED_TEST_DRAFT");
+    let (code, _, stderr) = run(&["--draft", other.to_str().unwrap(), "hi"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("vocabulary") && stderr.lines().count() == 1, "{stderr}");
+
+    // The port is taken: one sentence.
+    let port = server.url.rsplit(':').next().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["serve", "--port", port, "-c", "256", "-m"])
+        .arg(file("SLED_TEST_SMOLLM2"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another program is using it"));
+}
+
+#[test]
+fn real_draft_model_alone_needs_no_server() {
+    let model = file("SLED_TEST_SMOLLM2");
+    let output = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["run", "--server", "none", "--json", "-n", "12", "--draft"])
+        .arg(&model)
+        .arg("What is the capital of France?")
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tokens: Vec<Token> = serde_json::from_value(report["token_ids"].clone()).unwrap();
+    let prompt: Vec<Token> = serde_json::from_value(report["prompt_token_ids"].clone()).unwrap();
+    let weights = LlamaModel::load(&model, &LoadOptions::default()).unwrap();
+    let mut alone = engine(&weights, 256);
+    let sampler = Sampler::new(SamplingParams::default(), alone.limits().vocab_size).unwrap();
+    for difference in reference::compare(&mut alone, &sampler, &prompt, &tokens).unwrap() {
+        assert!(difference.gap <= NEAR_TIE, "{difference:?}");
+    }
+    assert_eq!((report["rounds"].as_u64(), report["server_rows"].as_u64()), (Some(0), Some(0)));
+}
