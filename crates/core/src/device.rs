@@ -17,7 +17,7 @@ use crate::sequence::{Digest, Sequence, common_prefix};
 use crate::{Position, Token};
 
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
-const MAX_STRIKES: u32 = 8;
+const MAX_STRIKES: u32 = 32;
 
 /// What a device is, for as long as a session lasts.
 #[derive(Clone, Debug)]
@@ -130,6 +130,8 @@ pub struct Device {
     in_flight: Option<Range<Position>>,
     asked: Option<Ticket>,
     strikes: u32,
+    /// Whether the block was sent again because a commit is missing.
+    asked_again: bool,
     finished: bool,
     stats: Stats,
     actions: VecDeque<Action>,
@@ -152,6 +154,7 @@ impl Device {
             in_flight: None,
             asked: None,
             strikes: 0,
+            asked_again: false,
             finished: true,
             stats: Stats::default(),
             actions: VecDeque::new(),
@@ -174,6 +177,7 @@ impl Device {
         self.in_flight = None;
         self.exhausted = false;
         self.strikes = 0;
+        self.asked_again = false;
         self.stats = Stats::default();
         self.finished = false;
         if self.committed >= self.limit {
@@ -254,6 +258,13 @@ impl Device {
         if commit.end() <= self.committed {
             return;
         }
+        if commit.from > self.committed {
+            // A commit before this one is late or lost: ask, once, for what was committed since.
+            if !std::mem::replace(&mut self.asked_again, true) {
+                self.repeat_block();
+            }
+            return;
+        }
         let Some(tokens) = self.understand(commit) else {
             if self.strike() {
                 self.repeat_block();
@@ -261,6 +272,7 @@ impl Device {
             return;
         };
         self.strikes = 0;
+        self.asked_again = false;
         self.stats.rounds += u64::from(commit.rows > 0);
         self.stats.server_rows += u64::from(commit.rows);
         self.stats.time_to_first_token.get_or_insert(now.saturating_sub(self.prompted));
@@ -280,7 +292,7 @@ impl Device {
     /// The tokens that `commit` adds, or `None` if it does not follow from what this device has and sent.
     fn understand(&self, commit: &Commit) -> Option<Vec<Token>> {
         let accepted_end = commit.from.checked_add(commit.accepted)?;
-        if commit.from > self.committed || accepted_end > self.sequence.len() {
+        if accepted_end > self.sequence.len() {
             return None;
         }
         let mut tokens = self.sequence.tokens().get(self.committed..accepted_end).unwrap_or_default().to_vec();
@@ -351,7 +363,7 @@ impl Device {
     /// Sends what of the block in flight is not committed.
     fn repeat_block(&mut self) {
         let Some(block) = &self.in_flight else { return };
-        let end = block.end.min(self.sequence.len());
+        let end = block.end.clamp(self.committed, self.sequence.len());
         let (Some(tokens), Some(built_on)) =
             (self.sequence.tokens().get(self.committed..end), self.sequence.digest(self.committed))
         else {

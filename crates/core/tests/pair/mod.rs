@@ -163,7 +163,8 @@ impl Pair {
         while self.hosts.iter().any(|host| host.next_turn <= host.script.turns.len()) {
             let progressed = self.tick();
             idle = if progressed { 0 } else { idle + 1 };
-            assert!(idle < 10_000, "nobody has anything to do, but a device still waits");
+            let stuck = || self.hosts.iter().map(|host| &host.device).collect::<Vec<_>>();
+            assert!(idle < 10_000, "nobody has anything to do: {:?}\n{:?}", stuck(), self.server);
         }
         (self.hosts.iter_mut().map(|host| std::mem::take(&mut host.outcomes)).collect(), self)
     }
@@ -226,7 +227,7 @@ impl Pair {
         let Some(action) = host.device.poll() else { return false };
         match action {
             Action::Send(Request::Draft(mut block)) => {
-                if self.network.unasked && self.rng.chance(2) {
+                if host.script.drafter.is_some() && self.network.unasked && self.rng.chance(2) {
                     block.until = block.from + self.rng.within(0..=6);
                 }
                 host.to_server.push_back(Request::Draft(block));
