@@ -1,6 +1,7 @@
 //! `sled`: serve a large language model to many small devices.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
+#![allow(unreachable_pub, reason = "nothing of a binary is reachable")]
 
 mod args;
 mod bench;

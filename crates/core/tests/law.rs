@@ -99,6 +99,7 @@ fn play(seed: u64) -> (usize, [u64; 4]) {
         duplicates: rng.pick(&[0, 0, 5]),
         overtakes: rng.pick(&[0, 0, 5]),
         unasked: rng.chance(3),
+        engine_failures: rng.pick(&[0, 0, 2]),
     };
     let end = if rng.chance(2) { vec![] } else { tokens(&mut rng, 2, vocab_size) };
     let prefill_rows = rng.within(1..=40);
@@ -168,8 +169,7 @@ fn a_perfect_drafter_is_always_accepted() {
         let mut rng = Rng(seed);
         let config = SyntheticConfig { seed, vocab_size: 64, order: 3, cells: 400, sequences: 1, rows: 64, context: 200 };
         let model = SyntheticModel::new(config.clone());
-        let calm = Network { duplicates: 0, overtakes: 0, unasked: false };
-        let mut pair = Pair::new(Rng(seed), config, 64, &[], calm);
+        let mut pair = Pair::new(Rng(seed), config, 64, &[], Network::CALM);
         let mut params = sampling(&mut rng, 64);
         params.temperature = params.temperature.max(0.5);
         pair.join(Script {
@@ -190,8 +190,7 @@ fn a_device_that_leaves_disturbs_nobody() {
         let mut rng = Rng(seed);
         let config = SyntheticConfig { seed, vocab_size: 48, order: 2, cells: 300, sequences: 4, rows: 32, context: 100 };
         let model = SyntheticModel::new(config.clone());
-        let calm = Network { duplicates: 0, overtakes: 0, unasked: false };
-        let mut pair = Pair::new(Rng(rng.next()), config, 8, &[], calm);
+        let mut pair = Pair::new(Rng(rng.next()), config, 8, &[], Network::CALM);
         let mut scripts = Vec::new();
         for _ in 0..4 {
             let script = script(&mut rng, &model, 48, &[]);
@@ -228,8 +227,7 @@ fn sampling_through_drafts_follows_the_targets_distribution() {
     // The first two tokens of the output, jointly: 256 cells, of which the likely ones are compared.
     let mut counts = vec![0u64; VOCAB * VOCAB];
     for seed in 0..SEEDS {
-        let calm = Network { duplicates: 0, overtakes: 0, unasked: false };
-        let mut pair = Pair::new(Rng(seed), config.clone(), 32, &[], calm);
+        let mut pair = Pair::new(Rng(seed), config.clone(), 32, &[], Network::CALM);
         let sampling = SamplingParams { temperature: 1.0, seed, ..SamplingParams::default() };
         pair.join(Script {
             drafter: Some(Box::new(SyntheticDrafter::new(&model, 0.6, 99))),

@@ -215,4 +215,56 @@ pub enum Error {
     /// There is nothing to continue.
     #[error("the prompt is empty; give at least one token")]
     EmptyPrompt,
+    /// The catalogue that was built into the program is broken.
+    #[error("the built-in catalogue of models is broken: {0}")]
+    Catalog(#[source] toml::de::Error),
+    /// A name that no model has.
+    #[error("there is no model called `{name}`{}; see `sled list`", nearest.as_ref().map_or(String::new(), |nearest| format!(" (did you mean `{nearest}`?)")))]
+    UnknownModel {
+        /// The name given.
+        name: String,
+        /// The name that is most like it.
+        nearest: Option<String>,
+    },
+    /// A reference that names no file on Hugging Face.
+    #[error("`{0}` is no reference to a model on Hugging Face; use hf:ORG/REPO/FILE.gguf")]
+    BadReference(String),
+    /// There is no home folder.
+    #[error("there is no folder to keep models in; set HF_HUB_CACHE or HOME")]
+    NoHome,
+    /// A model that is known but not there.
+    #[error("{0} is not downloaded; run `sled pull {0}`")]
+    NotDownloaded(String),
+    /// A downloaded file that has changed since.
+    #[error("the file of {name} at {} is corrupt; run `sled pull {name}` to get it again", .path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The model.
+        name: String,
+    },
+    /// No source gave the file.
+    #[error("cannot download {name} ({reason}); check the network and pull again")]
+    Download {
+        /// The model.
+        name: String,
+        /// What each source said.
+        reason: String,
+    },
+    /// What was downloaded is not the model.
+    #[error("what was downloaded for {name} is not the right file ({reason}) and was removed; pull again")]
+    WrongFile {
+        /// The model.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of the model folder cannot be read or written.
+    #[error("cannot access {}: {source}; check that the disk is not full and the folder writable", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
 }

@@ -1,14 +1,14 @@
-//! Elementary functions out of additions, multiplications and divisions alone.
+//! Elementary functions out of basic operations alone.
 //!
 //! The standard library leaves `exp` and `ln` to the platform, whose last bits differ from one C library (and even one
-//! processor) to the next. The law may not depend on that, so these are computed here, with IEEE operations that are
-//! the same everywhere. [`exp`] also vectorises.
+//! processor) to the next. The law may not depend on that, so these are computed here, with the operations that IEEE
+//! 754 defines to the last bit (a fused multiply-add is one of them). [`exp`] also vectorises.
 
 use std::f64::consts::LN_2;
 
 /// ln 2 in two parts (Cody & Waite, *Software Manual for the Elementary Functions*, 1980): the first has so few bits
 /// that its product with a small integer is exact.
-const LN_2_HIGH: f32 = 0.693_359_375;
+const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
 /// Below this, [`exp`] is 0: its results would no longer be normal numbers.

@@ -60,7 +60,7 @@ pub struct Sampler {
     vocab_size: usize,
 }
 
-/// The winner and by how much it won.
+/// The winner and what it won with.
 struct Choice {
     token: Token,
     /// `z / temperature + G`, or `z` at temperature 0.
@@ -90,7 +90,8 @@ impl Sampler {
     }
 
     /// The choice, with the probability that the model gives it: of those left by the truncations and at the
-    /// temperature asked for, or of all tokens and at temperature 1 where the choice is greedy.
+    /// temperature asked for, or of all tokens and at temperature 1 where the choice is greedy; 0 if no token can be
+    /// chosen.
     pub fn draft(&self, logits: &[f32], context: Context<'_>) -> Draft {
         let row = self.row(logits, context);
         let Some(best) = row.best() else { return Draft { token: 0, confidence: 0.0 } };
@@ -131,7 +132,7 @@ impl Sampler {
         if self.is_greedy() { Rank::LAST } else { truncation::cut(row, best, &self.params) }
     }
 
-    /// What the token of this rank wins or loses by.
+    /// What the token of this rank competes with.
     fn score(&self, rank: Rank, context: Context<'_>) -> f64 {
         let logit = f64::from(rank.logit());
         if self.is_greedy() {
@@ -155,7 +156,7 @@ impl Sampler {
         for chunk in row.chunks_within(cut) {
             let first = chunk * CHUNK;
             let peak = f64::from(row.peaks()[chunk]) / temperature;
-            if peak + Noise::ceiling() < choice.score {
+            if peak + Noise::CEILING < choice.score {
                 continue;
             }
             let ceiling = noise.ceiling_of::<CHUNK>(first as Token);

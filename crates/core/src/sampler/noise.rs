@@ -13,9 +13,6 @@ use crate::{Position, Token};
 /// 2^64 divided by the golden ratio, made odd: the step of SplitMix64.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The largest value that [`gumbel`] can take, rounded up.
-const GUMBEL_CEILING: f64 = 37.0;
-
 /// More than the rounding of [`ln`] can put two values of [`gumbel`] out of order.
 const ROUNDING: f64 = 1e-9;
 
@@ -29,6 +26,9 @@ pub(super) struct Noise {
 }
 
 impl Noise {
+    /// A number that no token's noise exceeds, at any position: 53 ln 2, rounded up.
+    pub(super) const CEILING: f64 = 37.0;
+
     pub(super) fn new(seed: u64, position: Position) -> Self {
         let start = mix(seed.wrapping_add(STEP));
         Self { key: mix(start.wrapping_add((position as u64).wrapping_mul(STEP))) }
@@ -37,11 +37,6 @@ impl Noise {
     /// The standard Gumbel noise of `token`.
     pub(super) fn of(self, token: Token) -> f64 {
         gumbel(mix(self.state(token)) >> 12)
-    }
-
-    /// A number that no token's noise exceeds, at any position.
-    pub(super) fn ceiling() -> f64 {
-        GUMBEL_CEILING
     }
 
     /// A number barely above the noise of each of the `N` tokens from `first` on: as the noise rises with the hash, it
@@ -90,7 +85,7 @@ mod tests {
         let last = (1 << 52) - 1;
         assert!((gumbel(0) + 53_f64.ln() + 2_f64.ln().ln()).abs() < 1e-12);
         assert!((gumbel(last) - 53.0 * 2_f64.ln()).abs() < 1e-9);
-        assert!(gumbel(last) < Noise::ceiling());
+        assert!(gumbel(last) < Noise::CEILING);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl<'a> Row<'a> {
             *logit = if cleaned >= floor { cleaned } else { f32::NEG_INFINITY };
         }
         // Of the tokens that tie with the last one, those beyond its id are out.
-        let up_to_last = (cut.token() as usize + 1).saturating_sub(chunk * CHUNK).min(CHUNK);
+        let up_to_last = (cut.token() as usize).saturating_add(1).saturating_sub(chunk * CHUNK).min(CHUNK);
         for logit in &mut kept[up_to_last..] {
             *logit = if *logit > floor { *logit } else { f32::NEG_INFINITY };
         }

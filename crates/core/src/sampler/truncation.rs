@@ -84,3 +84,18 @@ fn at_least(best: Rank, share: f32) -> Rank {
     let floor = if f64::from(rounded) < floor { rounded.next_up() } else { rounded };
     Rank::new(floor + 0.0, Token::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn min_p_falls_between_two_neighbouring_floats() {
+        for step in 1..1000_u16 {
+            let (best, share) = (f32::from(step) * 0.37 - 50.0, f32::from(step) / 1000.0);
+            let exact = f64::from(best) + f64::from(share).ln();
+            let floor = at_least(Rank::new(best, 0), share).logit();
+            assert!(f64::from(floor) >= exact && f64::from(floor.next_down()) < exact, "{share} below {best}");
+        }
+    }
+}

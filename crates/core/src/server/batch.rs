@@ -137,6 +137,12 @@ impl Server {
         step.parts.push(Part { session: id, epoch: session.epoch, rows: first..step.rows.len(), verify });
     }
 
+    /// How many cells are in use, by what the engine holds and by the rows of `step`. A shared prefix counts for each session
+    /// that has it, though the engine stores it once.
+    fn used_cells(&self, step: &Step) -> usize {
+        self.sessions.values().map(|session| session.cache.held).sum::<usize>() + step.rows.len()
+    }
+
     /// If the cache of `id` is empty, fills it with the longest prefix that it shares with another session's.
     fn share_prefix(&mut self, step: &mut Step, id: SessionId) {
         let Some(session) = self.sessions.get(&id).filter(|session| session.cache.held == 0) else { return };
@@ -150,7 +156,7 @@ impl Server {
                 (common_prefix(cached, session.sequence.tokens()).min(most), other.cache.sequence)
             })
             .max_by_key(|(len, _)| *len)
-            .filter(|(len, _)| *len >= MIN_SHARED_PREFIX);
+            .filter(|(len, _)| *len >= MIN_SHARED_PREFIX && self.used_cells(step) + len <= self.config.cells);
         if let (Some((len, from)), Some(session)) = (donor, self.sessions.get_mut(&id)) {
             step.cache_ops.push(CacheOp::CopyPrefix { from, to: session.cache.sequence, len });
             session.cache.held = len;
@@ -161,11 +167,7 @@ impl Server {
     /// Makes sure that the cache holds `wanted` more rows for `id`, by evicting whoever was idle longest and has no rows in
     /// this step. The evicted session keeps its tokens; they are evaluated again when it needs them.
     fn make_room(&mut self, step: &mut Step, id: SessionId, wanted: usize) -> bool {
-        loop {
-            let held: usize = self.sessions.values().map(|session| session.cache.held).sum();
-            if held + step.rows.len() + wanted <= self.config.cells {
-                return true;
-            }
+        while self.used_cells(step) + wanted > self.config.cells {
             let idlest = self
                 .sessions
                 .iter_mut()
@@ -177,6 +179,7 @@ impl Server {
             session.cache.valid = 0;
             step.cache_ops.extend(session.cache.roll_back());
         }
+        true
     }
 
     /// Takes the logits of a pass that `plan` handed out, and returns what it commits. `logits(i)` are the logits of row `i`
@@ -234,16 +237,19 @@ impl Server {
         Ok(replies)
     }
 
-    /// Takes back a step that the engine could not run. Its sessions are evaluated anew from their tokens; one that fails
+    /// Takes back a step that the engine could not run. Sessions are evaluated anew from their tokens; one that fails
     /// again and again is given up, and only that one.
     pub fn fail(&mut self, step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
         self.running = false;
+        // How far the engine got with the cache is unknown, for whoever had an operation or a row in the step.
+        for session in self.sessions.values_mut() {
+            session.cache.valid = 0;
+            session.cache.held = session.cache.held.max(1);
+        }
         let mut replies = Vec::new();
         for part in step.parts {
             let Some(session) = self.sessions.get_mut(&part.session) else { continue };
             session.in_step = false;
-            session.cache.held += part.rows.len();
-            session.cache.valid = 0;
             session.failures += 1;
             if session.failures >= MAX_FAILURES {
                 replies.push((part.session, Reply::Failed(format!("the server's engine failed: {reason}"))));

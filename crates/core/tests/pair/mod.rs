@@ -87,6 +87,13 @@ pub struct Network {
     pub overtakes: u64,
     /// The server is told to decode by itself though the device drafts, so that commits come unasked.
     pub unasked: bool,
+    /// How many forward passes fail: at most two, since a session that fails three times in a row is given up.
+    pub engine_failures: u64,
+}
+
+impl Network {
+    /// Nothing is lost, late or repeated.
+    pub const CALM: Self = Self { duplicates: 0, overtakes: 0, unasked: false, engine_failures: 0 };
 }
 
 pub struct Pair {
@@ -197,6 +204,11 @@ impl Pair {
             self.model.apply(op).expect("cache operations are valid");
         }
         self.model.forward(&step.rows).expect("planned rows are valid");
+        if self.network.engine_failures > 0 && self.rng.chance(9) {
+            self.network.engine_failures -= 1;
+            assert!(self.server.fail(step, "a test").is_empty());
+            return true;
+        }
         let model = &self.model;
         let replies = self.server.complete(self.now, &mut step, |row| model.logits(row)).expect("logits were asked for");
         for (session, reply) in replies {
