@@ -95,8 +95,9 @@ fn neighbouring_positions_and_seeds_are_independent() {
     let single = softmax(logits, 1.0);
     let joint: Vec<f64> = single.iter().flat_map(|p| single.iter().map(move |q| p * q)).collect();
     let choice = |seed: u64, position: usize| sampler(&params, seed, 4).choose(logits, at(position)) as usize;
-    // (seed, position) of the partner of (seed, position).
-    let partners: [fn(u64, usize) -> (u64, usize); 5] = [
+    // Which other seed and position a seed and a position are paired with.
+    type Partner = fn(u64, usize) -> (u64, usize);
+    let partners: [Partner; 5] = [
         |seed, position| (seed, position + 1),
         |seed, position| (seed, position + 1024),
         |seed, position| (seed + 1, position),
