@@ -18,7 +18,13 @@ Every flag has an environment variable, SLED_ and its name in capitals: SLED_SER
 #[command(name = "sled", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug`
-    #[arg(long, global = true, env = "SLED_LOG", value_name = "FILTER", default_value = "warn,sled_server=info")]
+    #[arg(
+        long,
+        global = true,
+        env = "SLED_LOG",
+        value_name = "FILTER",
+        default_value = "warn,sled_server=info,llama=error"
+    )]
     pub log: String,
 
     #[command(subcommand)]
@@ -136,7 +142,13 @@ pub struct SamplingArgs {
     pub presence_penalty: f32,
 
     /// Lower the logits of generated tokens, each time; 0 is off
-    #[arg(long, env = "SLED_FREQUENCY_PENALTY", value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        env = "SLED_FREQUENCY_PENALTY",
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub frequency_penalty: f32,
 
     /// The same seed gives the same answer, whatever drafts

@@ -40,7 +40,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find the sled program itself; start it by its full path")?;
     println!("Starting a server with {} …", args.pair.target);
     let mut server = Command::new(&program)
-        .args(["serve", "--port", "0", "--log", "warn", "-c", "4096", "-np", "3", "-m", &args.pair.target])
+        .args(["serve", "--port", "0", "--log", "error", "-c", "4096", "-np", "3", "-m", &args.pair.target])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -52,7 +52,12 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let screen = Arc::new(Mutex::new(()));
     let mut devices = Vec::new();
     for script in &scripts {
-        println!("\x1b[{}m{:>7} │\x1b[0m {}", script.colour, script.name, script.prompt.lines().next().unwrap_or_default());
+        println!(
+            "\x1b[{}m{:>7} │\x1b[0m {}",
+            script.colour,
+            script.name,
+            script.prompt.lines().next().unwrap_or_default()
+        );
         let mut device = Command::new(&program)
             .args(["run", "--server", &url, "--draft", &script.draft, "-t", "1", "--json", "--show-drafts", "-n"])
             .arg(args.max_tokens.to_string())
@@ -106,12 +111,7 @@ fn scripts(args: &DemoArgs) -> [Script; 3] {
                      def add_all(numbers):\n    a = 0\n    for number in numbers:\n        a = a + number\n    return a",
             colour: 35,
         },
-        Script {
-            name: "none",
-            draft: "none".to_owned(),
-            prompt: "In two sentences, why is the sky blue?",
-            colour: 33,
-        },
+        Script { name: "none", draft: "none".to_owned(), prompt: "In two sentences, why is the sky blue?", colour: 33 },
     ]
 }
 

@@ -7,10 +7,10 @@ use anyhow::Context;
 use sled_core::device::{FinishReason, Prompt};
 use sled_device::{Generation, decode_locally};
 
+use crate::Usage;
 use crate::args::{RunArgs, SamplingArgs};
 use crate::device::{self, Connected};
 use crate::show::{self, Screen};
-use crate::Usage;
 
 /// The one object that `--json` prints.
 #[derive(serde::Serialize, serde::Deserialize, Debug)]
@@ -51,7 +51,9 @@ async fn run_with_server(args: &RunArgs, prompt: &str) -> anyhow::Result<()> {
 
 async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
     if matches!(args.device.draft.as_str(), "ngram" | "none") {
-        return Err(Usage("without a server there must be a model to decode with; name one with --draft".to_owned()).into());
+        return Err(
+            Usage("without a server there must be a model to decode with; name one with --draft".to_owned()).into()
+        );
     }
     let decode = move || -> anyhow::Result<()> {
         let model = device::load_draft_model(&args.device.draft)?;
@@ -131,7 +133,9 @@ fn read_prompt(prompt: &str) -> anyhow::Result<String> {
             eprintln!("type the prompt, then Ctrl-D:");
         }
         text.clear();
-        std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input as UTF-8 text")?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read the prompt from standard input as UTF-8 text")?;
     }
     if text.trim().is_empty() {
         return Err(Usage("the prompt is empty; give some text to answer".to_owned()).into());

@@ -53,7 +53,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         "{}: {} tokens of cache for up to {} sessions, {} threads",
         identity.model, limits.cells, limits.sequences, options.threads
     );
-    let prefill_rows = if args.gpu_layers.is_some_and(|layers| layers > 0) { PREFILL_ROWS_GPU } else { PREFILL_ROWS_CPU };
+    let prefill_rows =
+        if args.gpu_layers.is_some_and(|layers| layers > 0) { PREFILL_ROWS_GPU } else { PREFILL_ROWS_CPU };
     Ok(Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), prefill_rows, identity).await?)
 }
 

@@ -16,7 +16,7 @@ use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::drafter::{Drafter, ModelDrafter};
-use sled_model::llama::{EngineOptions, Precision, LlamaEngine, LlamaModel, LoadOptions, Vocab, requantize};
+use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Precision, Vocab, requantize};
 use sled_model::ngram::NgramDrafter;
 use sled_model::reference;
 
@@ -248,8 +248,11 @@ async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() 
 fn real_command_line_prints_one_json_object_and_refuses_what_cannot_be() {
     let server = Server::start(&file("SLED_TEST_SMOLLM2"), &["-c", "256", "-np", "1"]);
     let run = |args: &[&str]| {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_sled")).args(["run", "--server", &server.url]).args(args).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_sled"))
+            .args(["run", "--server", &server.url])
+            .args(args)
+            .output()
+            .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     };

@@ -339,7 +339,8 @@ impl Device {
         let drafted = self.sequence.len() - self.committed;
         // A verdict commits one token more than it accepts, and the last of them may be the last of the answer.
         let most = (self.limit - self.committed - 1).min(self.config.max_draft);
-        let ends = drafted > 0 && self.sequence.tokens().last().is_some_and(|t| self.config.end_of_generation.contains(t));
+        let ends =
+            drafted > 0 && self.sequence.tokens().last().is_some_and(|t| self.config.end_of_generation.contains(t));
         if drafted >= most || ends || self.exhausted || (drafted > 0 && policy.sends(drafted, self.last_confidence)) {
             self.send_block();
         } else {
@@ -400,7 +401,8 @@ impl Device {
         let tolerable = self.strikes <= MAX_STRIKES;
         if !tolerable {
             self.finish(FinishReason::Failed(
-                "the server's answers do not fit this session; check that device and server run the same version".to_owned(),
+                "the server's answers do not fit this session; check that device and server run the same version"
+                    .to_owned(),
             ));
         }
         tolerable

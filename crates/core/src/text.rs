@@ -88,10 +88,7 @@ impl TextStream {
 
 /// The length of the longest end of `text` that is a beginning of `stop`, in bytes.
 fn overlap(text: &str, stop: &str) -> usize {
-    (1..stop.len())
-        .rev()
-        .find(|&len| stop.is_char_boundary(len) && text.ends_with(&stop[..len]))
-        .unwrap_or(0)
+    (1..stop.len()).rev().find(|&len| stop.is_char_boundary(len) && text.ends_with(&stop[..len])).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -126,7 +123,10 @@ mod tests {
     #[test]
     fn what_only_looked_like_a_stop_string_is_shown_after_all() {
         let (out, stopped) = stream(&["END"], &[b"E", b"N", b"Z", b"E"]);
-        assert_eq!((out, stopped), (vec![String::new(), String::new(), "ENZ".into(), String::new(), "E".into()], false));
+        assert_eq!(
+            (out, stopped),
+            (vec![String::new(), String::new(), "ENZ".into(), String::new(), "E".into()], false)
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The law by equality: whatever drafts, however long, in whatever company and order, a device's output is the target's own.
 //!
-//! `SLED_LAW_SEED=N cargo nextest run -p sled-core --test law` replays the case with seed `N` alone.
+//! `SLED_LAW_SEED=N cargo nextest run --release --workspace --test law` replays the case with seed `N` alone.
 
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -148,7 +148,7 @@ fn output_is_the_targets_own_whatever_drafts_batches_and_network_do() {
     let mut seen = [0; 4];
     for seed in 0.. {
         let (count, what) = std::panic::catch_unwind(|| play(seed)).unwrap_or_else(|_| {
-            panic!("replay with: SLED_LAW_SEED={seed} cargo nextest run --release -p sled-core --test law")
+            panic!("replay with: SLED_LAW_SEED={seed} cargo nextest run --release --workspace --test law")
         });
         generations += count;
         seen.iter_mut().zip(what).for_each(|(sum, x)| *sum += x);
@@ -157,7 +157,9 @@ fn output_is_the_targets_own_whatever_drafts_batches_and_network_do() {
         }
     }
     let [drafted, accepted, rounds, stopped] = seen;
-    eprintln!("{generations} generations, {rounds} rounds, {accepted} of {drafted} drafts accepted, {stopped} stopped early");
+    eprintln!(
+        "{generations} generations, {rounds} rounds, {accepted} of {drafted} drafts accepted, {stopped} stopped early"
+    );
     // The cases exercise what they are meant to: both verdicts, and both ways to end.
     assert!(accepted > drafted / 4 && accepted < drafted * 9 / 10);
     assert!(stopped > generations as u64 / 10 && stopped < generations as u64 * 9 / 10);
@@ -167,7 +169,8 @@ fn output_is_the_targets_own_whatever_drafts_batches_and_network_do() {
 fn a_perfect_drafter_is_always_accepted() {
     for seed in 0..200 {
         let mut rng = Rng(seed);
-        let config = SyntheticConfig { seed, vocab_size: 64, order: 3, cells: 400, sequences: 1, rows: 64, context: 200 };
+        let config =
+            SyntheticConfig { seed, vocab_size: 64, order: 3, cells: 400, sequences: 1, rows: 64, context: 200 };
         let model = SyntheticModel::new(config.clone());
         let mut pair = Pair::new(Rng(seed), config, 64, &[], Network::CALM);
         let mut params = sampling(&mut rng, 64);
@@ -188,7 +191,8 @@ fn a_perfect_drafter_is_always_accepted() {
 fn a_device_that_leaves_disturbs_nobody() {
     for seed in 0..300 {
         let mut rng = Rng(seed);
-        let config = SyntheticConfig { seed, vocab_size: 48, order: 2, cells: 300, sequences: 4, rows: 32, context: 100 };
+        let config =
+            SyntheticConfig { seed, vocab_size: 48, order: 2, cells: 300, sequences: 4, rows: 32, context: 100 };
         let model = SyntheticModel::new(config.clone());
         let mut pair = Pair::new(Rng(rng.next()), config, 8, &[], Network::CALM);
         let mut scripts = Vec::new();
@@ -221,7 +225,8 @@ fn a_device_that_leaves_disturbs_nobody() {
 fn sampling_through_drafts_follows_the_targets_distribution() {
     const VOCAB: usize = 16;
     const SEEDS: u64 = 8_000;
-    let config = SyntheticConfig { seed: 7, vocab_size: VOCAB, order: 2, cells: 64, sequences: 1, rows: 32, context: 64 };
+    let config =
+        SyntheticConfig { seed: 7, vocab_size: VOCAB, order: 2, cells: 64, sequences: 1, rows: 32, context: 64 };
     let model = SyntheticModel::new(config.clone());
     let prompt = vec![3, 1];
     // The first two tokens of the output, jointly: 256 cells, of which the likely ones are compared.

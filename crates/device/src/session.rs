@@ -74,7 +74,8 @@ impl Session {
         let broken = |_closed| Error::Broken("it was closed before the session was open".to_owned());
         requests.send(sled_wire::encode_open(open)).await.map_err(broken)?;
         let mut replies = link.client.clone().session(ReceiverStream::new(outbox)).await?.into_inner();
-        let first = replies.message().await?.ok_or_else(|| broken(mpsc::error::SendError(pb::DeviceMessage::default())))?;
+        let first =
+            replies.message().await?.ok_or_else(|| broken(mpsc::error::SendError(pb::DeviceMessage::default())))?;
         if let FromServer::Opened(opened) = sled_wire::decode_server(first, &bounds)? {
             bounds.context = opened.context.min(bounds.context);
             bounds.max_draft = opened.max_draft.min(bounds.max_draft);

@@ -60,7 +60,11 @@ fn options(drafter: Option<Box<dyn Drafter>>) -> SessionOptions {
 }
 
 fn prompt(i: u32, max_tokens: usize) -> Prompt {
-    let sampling = SamplingParams { temperature: if i.is_multiple_of(2) { 0.0 } else { 0.9 }, seed: i.into(), ..Default::default() };
+    let sampling = SamplingParams {
+        temperature: if i.is_multiple_of(2) { 0.0 } else { 0.9 },
+        seed: i.into(),
+        ..Default::default()
+    };
     Prompt { tokens: (0..5 + i).map(|t| 1 + (t * 7 + i) % 63).collect(), max_tokens, sampling }
 }
 
@@ -172,7 +176,8 @@ async fn a_chat_goes_on_where_it_was_and_a_stop_ends_a_turn_anywhere() {
 
 /// What the server answers to raw messages after the session is open.
 async fn raw(address: SocketAddr, messages: Vec<pb::DeviceMessage>) -> tonic::Status {
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let (sender, outbox) = tokio::sync::mpsc::channel(16);
     for message in messages {
         sender.send(message).await.unwrap();

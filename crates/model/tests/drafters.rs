@@ -13,7 +13,15 @@ use sled_model::{Error, Model};
 const VOCAB: usize = 64;
 
 fn model() -> SyntheticModel {
-    SyntheticModel::new(SyntheticConfig { seed: 5, vocab_size: VOCAB, order: 3, cells: 120, sequences: 3, rows: 16, context: 60 })
+    SyntheticModel::new(SyntheticConfig {
+        seed: 5,
+        vocab_size: VOCAB,
+        order: 3,
+        cells: 120,
+        sequences: 3,
+        rows: 16,
+        context: 60,
+    })
 }
 
 fn sampler(temperature: f32, seed: u64) -> Sampler {

@@ -171,8 +171,7 @@ impl Worker {
 
         let model = &self.model;
         let choosing = Instant::now();
-        let completed =
-            ran.and_then(|()| self.core.complete(self.began.elapsed(), &mut step, |row| model.logits(row)));
+        let completed = ran.and_then(|()| self.core.complete(self.began.elapsed(), &mut step, |row| model.logits(row)));
         self.stats.choosing += choosing.elapsed();
         let replies = completed.unwrap_or_else(|error| {
             tracing::error!(%error, "a forward pass failed; its sessions are evaluated anew");

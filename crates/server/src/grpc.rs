@@ -62,10 +62,7 @@ impl sled_wire::Sled for Service {
     type VocabularyStream = Outbound<pb::VocabularyChunk>;
     type SessionStream = Outbound<pb::ServerMessage>;
 
-    async fn describe(
-        &self,
-        request: Request<pb::DescribeRequest>,
-    ) -> Result<Response<pb::ServerDescription>, Status> {
+    async fn describe(&self, request: Request<pb::DescribeRequest>) -> Result<Response<pb::ServerDescription>, Status> {
         sled_wire::check_protocol(request.get_ref().protocol)?;
         Ok(Response::new(sled_wire::encode_description(Description {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -89,9 +86,9 @@ impl sled_wire::Sled for Service {
         request: Request<Streaming<pb::DeviceMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut inbound = request.into_inner();
-        let first = tokio::time::timeout(OPENING, inbound.message())
-            .await
-            .map_err(|_elapsed| Status::deadline_exceeded("the device did not open its session in time; try again"))??;
+        let first = tokio::time::timeout(OPENING, inbound.message()).await.map_err(|_elapsed| {
+            Status::deadline_exceeded("the device did not open its session in time; try again")
+        })??;
         let first = first.ok_or_else(|| Status::cancelled("the device hung up before it opened a session"))?;
         let FromDevice::Open(open) = sled_wire::decode_device(first, &self.bounds)? else {
             return Err(Status::failed_precondition(

@@ -11,9 +11,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use engine::EngineStats;
 use bytes::Bytes;
 use engine::Engine;
+pub use engine::EngineStats;
 pub use error::Error;
 use sled_core::Token;
 use sled_core::server::ServerConfig;
@@ -86,7 +86,6 @@ impl Server {
     }
 
     /// Tells what the engine has done, at any time.
-    #[must_use]
     pub fn stats(&self) -> impl Fn() -> EngineStats + Send + use<> {
         let engine = self.engine.clone();
         move || engine.stats()

@@ -19,10 +19,7 @@ impl Bounds {
     /// Checks that every one of `tokens` is in the vocabulary.
     pub(crate) fn check_tokens(&self, tokens: &[Token]) -> Result<(), WireError> {
         match tokens.iter().find(|&&token| widen(token) >= self.vocabulary_size) {
-            Some(&token) => Err(WireError::UnknownToken {
-                token,
-                vocabulary_size: self.vocabulary_size,
-            }),
+            Some(&token) => Err(WireError::UnknownToken { token, vocabulary_size: self.vocabulary_size }),
             None => Ok(()),
         }
     }
@@ -30,10 +27,7 @@ impl Bounds {
     /// Checks that a sequence of `len` tokens fits into the session.
     pub(crate) fn check_len(&self, len: Position) -> Result<(), WireError> {
         if len > self.context {
-            return Err(WireError::BeyondContext {
-                len,
-                context: self.context,
-            });
+            return Err(WireError::BeyondContext { len, context: self.context });
         }
         Ok(())
     }

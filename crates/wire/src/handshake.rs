@@ -53,11 +53,7 @@ pub struct Opened {
 /// # Errors
 /// [`WireError::Protocol`] if it does not.
 pub fn check_protocol(theirs: u32) -> Result<(), WireError> {
-    if theirs == PROTOCOL {
-        Ok(())
-    } else {
-        Err(WireError::Protocol { theirs })
-    }
+    if theirs == PROTOCOL { Ok(()) } else { Err(WireError::Protocol { theirs }) }
 }
 
 /// What a server answers to `Describe`.
@@ -103,9 +99,7 @@ pub fn encode_open(open: Open) -> pb::DeviceMessage {
         vocabulary_fingerprint: open.vocabulary_fingerprint,
         model_fingerprint: open.model_fingerprint.unwrap_or_default(),
     };
-    pb::DeviceMessage {
-        body: Some(DeviceBody::Open(body)),
-    }
+    pb::DeviceMessage { body: Some(DeviceBody::Open(body)) }
 }
 
 pub(crate) fn decode_open(open: pb::Open) -> Result<Open, WireError> {
@@ -121,39 +115,25 @@ pub(crate) fn decode_open(open: pb::Open) -> Result<Open, WireError> {
 /// The server's first message.
 #[must_use]
 pub fn encode_opened(opened: Opened) -> pb::ServerMessage {
-    let body = pb::Opened {
-        context: narrow(opened.context),
-        max_draft: narrow(opened.max_draft),
-    };
-    pb::ServerMessage {
-        body: Some(ServerBody::Opened(body)),
-    }
+    let body = pb::Opened { context: narrow(opened.context), max_draft: narrow(opened.max_draft) };
+    pb::ServerMessage { body: Some(ServerBody::Opened(body)) }
 }
 
 pub(crate) fn decode_opened(opened: pb::Opened) -> Opened {
-    Opened {
-        context: widen(opened.context),
-        max_draft: widen(opened.max_draft),
-    }
+    Opened { context: widen(opened.context), max_draft: widen(opened.max_draft) }
 }
 
 /// Cuts a vocabulary file into messages, without copying it.
 pub fn vocabulary_chunks(mut file: Bytes) -> impl Iterator<Item = pb::VocabularyChunk> {
     std::iter::from_fn(move || {
         let len = file.len().min(VOCABULARY_CHUNK_BYTES);
-        (len > 0).then(|| pb::VocabularyChunk {
-            data: file.split_to(len),
-        })
+        (len > 0).then(|| pb::VocabularyChunk { data: file.split_to(len) })
     })
 }
 
 fn name(what: &'static str, name: String) -> Result<String, WireError> {
     if name.len() > MAX_NAME_BYTES {
-        return Err(WireError::NameTooLong {
-            what,
-            len: name.len(),
-            max: MAX_NAME_BYTES,
-        });
+        return Err(WireError::NameTooLong { what, len: name.len(), max: MAX_NAME_BYTES });
     }
     Ok(name)
 }

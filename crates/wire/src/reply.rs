@@ -27,10 +27,7 @@ pub enum FromServer {
 pub fn encode_reply(reply: Reply) -> Result<pb::ServerMessage, Status> {
     let body = match reply {
         Reply::Commit(commit) => Body::Commit(encode_commit(commit)),
-        Reply::Resend { turn, from } => Body::Resend(pb::Resend {
-            turn,
-            from: narrow(from),
-        }),
+        Reply::Resend { turn, from } => Body::Resend(pb::Resend { turn, from: narrow(from) }),
         Reply::Failed(reason) => return Err(Status::failed_precondition(reason)),
     };
     Ok(pb::ServerMessage { body: Some(body) })
@@ -66,10 +63,8 @@ fn encode_commit(commit: Commit) -> pb::Commit {
 }
 
 fn decode_commit(commit: pb::Commit, bounds: &Bounds) -> Result<Commit, WireError> {
-    let load = Load {
-        queue: Duration::from_micros(commit.queue_us.into()),
-        row: Duration::from_micros(commit.row_us.into()),
-    };
+    let load =
+        Load { queue: Duration::from_micros(commit.queue_us.into()), row: Duration::from_micros(commit.row_us.into()) };
     let commit = Commit {
         turn: commit.turn,
         from: widen(commit.from),

@@ -84,10 +84,7 @@ fn encode_draft(block: DraftBlock) -> pb::DraftBlock {
 fn decode_draft(block: pb::DraftBlock, bounds: &Bounds) -> Result<DraftBlock, WireError> {
     let len = block.tokens.len();
     if len > bounds.max_draft {
-        return Err(WireError::DraftTooLong {
-            len,
-            max_draft: bounds.max_draft,
-        });
+        return Err(WireError::DraftTooLong { len, max_draft: bounds.max_draft });
     }
     let from = widen(block.from);
     bounds.check_len(from.saturating_add(len))?;
@@ -121,10 +118,7 @@ fn encode_sampling(params: SamplingParams) -> pb::SamplingParams {
 fn decode_sampling(params: pb::SamplingParams, bounds: &Bounds) -> Result<SamplingParams, WireError> {
     let (tokens, values) = (params.logit_bias_tokens, params.logit_bias_values);
     if tokens.len() != values.len() {
-        return Err(WireError::UnpairedLogitBias {
-            tokens: tokens.len(),
-            values: values.len(),
-        });
+        return Err(WireError::UnpairedLogitBias { tokens: tokens.len(), values: values.len() });
     }
     bounds.check_tokens(&tokens)?;
     Ok(SamplingParams {

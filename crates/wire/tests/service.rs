@@ -11,11 +11,7 @@ use sled_wire::*;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Response, Status, Streaming};
 
-const BOUNDS: Bounds = Bounds {
-    vocabulary_size: 1 << 21,
-    context: 1 << 20,
-    max_draft: 64,
-};
+const BOUNDS: Bounds = Bounds { vocabulary_size: 1 << 21, context: 1 << 20, max_draft: 64 };
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -49,28 +45,20 @@ impl Sled for Stub {
         &self,
         _: tonic::Request<pb::VocabularyRequest>,
     ) -> Result<Response<Self::VocabularyStream>, Status> {
-        Ok(Response::new(Box::pin(tokio_stream::iter(
-            vocabulary_chunks(vocabulary()).map(Ok),
-        ))))
+        Ok(Response::new(Box::pin(tokio_stream::iter(vocabulary_chunks(vocabulary()).map(Ok)))))
     }
 
     async fn session(
         &self,
         requests: tonic::Request<Streaming<pb::DeviceMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let replies = requests
-            .into_inner()
-            .map(|message| match decode_device(message?, &BOUNDS)? {
-                FromDevice::Open(_) => Ok(encode_opened(Opened {
-                    context: BOUNDS.context,
-                    max_draft: BOUNDS.max_draft,
-                })),
-                FromDevice::Request(Request::Context(update)) => encode_reply(Reply::Resend {
-                    turn: update.turn,
-                    from: update.tokens.len(),
-                }),
-                FromDevice::Request(Request::Draft(_)) => encode_reply(Reply::Failed("no drafts, please".into())),
-            });
+        let replies = requests.into_inner().map(|message| match decode_device(message?, &BOUNDS)? {
+            FromDevice::Open(_) => Ok(encode_opened(Opened { context: BOUNDS.context, max_draft: BOUNDS.max_draft })),
+            FromDevice::Request(Request::Context(update)) => {
+                encode_reply(Reply::Resend { turn: update.turn, from: update.tokens.len() })
+            }
+            FromDevice::Request(Request::Draft(_)) => encode_reply(Reply::Failed("no drafts, please".into())),
+        });
         Ok(Response::new(Box::pin(replies)))
     }
 }
@@ -95,33 +83,19 @@ fn prompt(tokens: Vec<u32>) -> pb::DeviceMessage {
 }
 
 async fn converse(messages: Vec<pb::DeviceMessage>) -> Vec<Result<FromServer, Status>> {
-    let replies = client(server(Stub))
-        .session(tokio_stream::iter(messages))
-        .await
-        .unwrap()
-        .into_inner();
+    let replies = client(server(Stub)).session(tokio_stream::iter(messages)).await.unwrap().into_inner();
     replies.map(|reply| Ok(decode_server(reply?, &BOUNDS)?)).collect().await
 }
 
 #[tokio::test]
 async fn describes_and_sends_its_vocabulary() {
     let mut client = client(server(Stub));
-    let description = client
-        .describe(pb::DescribeRequest { protocol: PROTOCOL })
-        .await
-        .unwrap()
-        .into_inner();
+    let description = client.describe(pb::DescribeRequest { protocol: PROTOCOL }).await.unwrap().into_inner();
     assert_eq!(decode_description(description).unwrap().bounds, BOUNDS);
     let refusal = client.describe(pb::DescribeRequest { protocol: 0 }).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
 
-    let chunks: Vec<_> = client
-        .vocabulary(pb::VocabularyRequest {})
-        .await
-        .unwrap()
-        .into_inner()
-        .collect()
-        .await;
+    let chunks: Vec<_> = client.vocabulary(pb::VocabularyRequest {}).await.unwrap().into_inner().collect().await;
     assert_eq!(chunks.len(), 3);
     let file: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap().data).collect();
     assert_eq!(file, vocabulary());
@@ -130,65 +104,34 @@ async fn describes_and_sends_its_vocabulary() {
 #[tokio::test]
 async fn holds_a_session() {
     let draft = pb::device_message::Body::Draft(pb::DraftBlock::default());
-    let replies = converse(vec![
-        open(),
-        prompt(vec![7; 131_072]),
-        pb::DeviceMessage { body: Some(draft) },
-    ])
-    .await;
-    let [
-        Ok(FromServer::Opened(opened)),
-        Ok(FromServer::Reply(resend)),
-        Err(status),
-    ] = &replies[..]
-    else {
+    let replies = converse(vec![open(), prompt(vec![7; 131_072]), pb::DeviceMessage { body: Some(draft) }]).await;
+    let [Ok(FromServer::Opened(opened)), Ok(FromServer::Reply(resend)), Err(status)] = &replies[..] else {
         panic!("{replies:?}");
     };
-    assert_eq!(
-        *opened,
-        Opened {
-            context: BOUNDS.context,
-            max_draft: BOUNDS.max_draft
-        }
-    );
+    assert_eq!(*opened, Opened { context: BOUNDS.context, max_draft: BOUNDS.max_draft });
     assert_eq!(*resend, Reply::Resend { turn: 3, from: 131_072 });
-    assert_eq!(
-        (status.code(), status.message()),
-        (Code::FailedPrecondition, "no drafts, please")
-    );
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "no drafts, please"));
 }
 
 #[tokio::test]
 async fn refuses_what_is_out_of_bounds() {
     let replies = converse(vec![open(), prompt(vec![1 << 21])]).await;
-    let [Ok(_), Err(status)] = &replies[..] else {
-        panic!("{replies:?}")
-    };
+    let [Ok(_), Err(status)] = &replies[..] else { panic!("{replies:?}") };
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(
-        status
-            .message()
-            .starts_with("token 2097152 is not in the vocabulary of 2097152 tokens")
-    );
+    assert!(status.message().starts_with("token 2097152 is not in the vocabulary of 2097152 tokens"));
 }
 
 #[tokio::test]
 async fn refuses_what_is_too_large() {
     let too_large = prompt(vec![(1 << 21) - 1; 400_000]);
     let replies = converse(vec![open(), too_large.clone()]).await;
-    let Some(Err(status)) = replies.last() else {
-        panic!("{replies:?}")
-    };
+    let Some(Err(status)) = replies.last() else { panic!("{replies:?}") };
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     assert!(status.message().contains("encoded"), "the client sent it: {status:?}");
 
     // The server does not rely on its clients to keep to the limit.
     let mut careless = SledClient::new(server(Stub));
-    let mut replies = careless
-        .session(tokio_stream::iter([too_large]))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut replies = careless.session(tokio_stream::iter([too_large])).await.unwrap().into_inner();
     let status = replies.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     assert!(status.message().contains("decoded"), "{status:?}");

@@ -14,11 +14,7 @@ use sled_wire::pb::{self, device_message};
 use sled_wire::*;
 use tonic::Code;
 
-const BOUNDS: Bounds = Bounds {
-    vocabulary_size: 151_936,
-    context: 131_072,
-    max_draft: 64,
-};
+const BOUNDS: Bounds = Bounds { vocabulary_size: 151_936, context: 131_072, max_draft: 64 };
 
 fn token() -> impl Strategy<Value = u32> {
     0..151_936u32
@@ -33,59 +29,32 @@ fn sampling() -> impl Strategy<Value = SamplingParams> {
         vec((token(), -100.0..=100.0f32), 0..4),
         any::<u64>(),
     )
-        .prop_map(
-            |((temperature, top_k, top_p, min_p), (repetition, presence, frequency), logit_bias, seed)| {
-                SamplingParams {
-                    temperature,
-                    top_k,
-                    top_p,
-                    min_p,
-                    repetition_penalty: repetition,
-                    presence_penalty: presence,
-                    frequency_penalty: frequency,
-                    logit_bias,
-                    seed,
-                }
-            },
-        )
+        .prop_map(|((temperature, top_k, top_p, min_p), (repetition, presence, frequency), logit_bias, seed)| {
+            SamplingParams {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty: repetition,
+                presence_penalty: presence,
+                frequency_penalty: frequency,
+                logit_bias,
+                seed,
+            }
+        })
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let context = (
-        any::<u32>(),
-        0..131_000usize,
-        any::<u64>(),
-        vec(token(), 0..72),
-        0..131_000usize,
-        sampling(),
-    )
+    let context = (any::<u32>(), 0..131_000usize, any::<u64>(), vec(token(), 0..72), 0..131_000usize, sampling())
         .prop_map(|(turn, from, digest, tokens, prompt_len, sampling)| {
             let prompt_len = prompt_len.min(from + tokens.len());
-            Request::Context(ContextUpdate {
-                turn,
-                from,
-                built_on: Digest(digest),
-                tokens,
-                prompt_len,
-                sampling,
-            })
+            Request::Context(ContextUpdate { turn, from, built_on: Digest(digest), tokens, prompt_len, sampling })
         });
-    let draft = (
-        any::<u32>(),
-        0..=131_008usize,
-        any::<u64>(),
-        vec(token(), 0..=64),
-        0..=131_072usize,
-    )
-        .prop_map(|(turn, from, digest, tokens, until)| {
-            Request::Draft(DraftBlock {
-                turn,
-                from,
-                built_on: Digest(digest),
-                tokens,
-                until,
-            })
-        });
+    let draft = (any::<u32>(), 0..=131_008usize, any::<u64>(), vec(token(), 0..=64), 0..=131_072usize).prop_map(
+        |(turn, from, digest, tokens, until)| {
+            Request::Draft(DraftBlock { turn, from, built_on: Digest(digest), tokens, until })
+        },
+    );
     prop_oneof![context, draft]
 }
 
@@ -97,15 +66,7 @@ fn reply() -> impl Strategy<Value = Reply> {
     )
         .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, row))| {
             let load = Load { queue, row };
-            Reply::Commit(Commit {
-                turn,
-                from,
-                accepted,
-                tokens,
-                digest: Digest(digest),
-                rows,
-                load,
-            })
+            Reply::Commit(Commit { turn, from, accepted, tokens, digest: Digest(digest), rows, load })
         });
     let resend = (any::<u32>(), 0..=131_072usize).prop_map(|(turn, from)| Reply::Resend { turn, from });
     prop_oneof![commit, resend]
@@ -232,63 +193,30 @@ fn descriptions_survive_the_wire() {
 #[test]
 fn failures_end_the_stream_with_their_reason() {
     let status = encode_reply(Reply::Failed("the session is full".into())).unwrap_err();
-    assert_eq!(
-        (status.code(), status.message()),
-        (Code::FailedPrecondition, "the session is full")
-    );
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "the session is full"));
 }
 
 #[test]
 fn loads_saturate() {
-    let load = Load {
-        queue: Duration::MAX,
-        row: Duration::from_nanos(2_999),
-    };
-    let commit = Commit {
-        turn: 1,
-        from: 0,
-        accepted: 0,
-        tokens: vec![1],
-        digest: Digest(1),
-        rows: 1,
-        load,
-    };
+    let load = Load { queue: Duration::MAX, row: Duration::from_nanos(2_999) };
+    let commit = Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, load };
     let Ok(FromServer::Reply(Reply::Commit(decoded))) =
         decode_server(encode_reply(Reply::Commit(commit)).unwrap(), &BOUNDS)
     else {
         panic!("a commit was expected");
     };
-    let expected = Load {
-        queue: Duration::from_micros(u32::MAX.into()),
-        row: Duration::from_micros(2),
-    };
+    let expected = Load { queue: Duration::from_micros(u32::MAX.into()), row: Duration::from_micros(2) };
     assert_eq!(decoded.load, expected);
 }
 
 #[test]
 fn a_round_costs_tens_of_bytes_each_way() {
     // Late in a long chat, with large token ids, and a server so busy that blocks wait for a second.
-    let block = DraftBlock {
-        turn: 1_000,
-        from: 131_000,
-        built_on: Digest(u64::MAX),
-        tokens: vec![151_935; 5],
-        until: 0,
-    };
-    let load = Load {
-        queue: Duration::from_secs(1),
-        row: Duration::from_millis(10),
-    };
+    let block =
+        DraftBlock { turn: 1_000, from: 131_000, built_on: Digest(u64::MAX), tokens: vec![151_935; 5], until: 0 };
+    let load = Load { queue: Duration::from_secs(1), row: Duration::from_millis(10) };
     let digest = Digest(u64::MAX);
-    let commit = Commit {
-        turn: 1_000,
-        from: 131_000,
-        accepted: 5,
-        tokens: vec![151_935],
-        digest,
-        rows: 6,
-        load,
-    };
+    let commit = Commit { turn: 1_000, from: 131_000, accepted: 5, tokens: vec![151_935], digest, rows: 6, load };
     let draft = encode_request(Request::Draft(block)).encoded_len();
     let verdict = encode_reply(Reply::Commit(commit)).unwrap().encoded_len();
     assert_eq!((draft, verdict), (35, 34));
@@ -309,8 +237,5 @@ fn greedy_decoding_costs_nothing_and_long_prompts_fit() {
     };
     assert_eq!(message.sampling.unwrap().encoded_len(), 0);
     let longest = encode_request(Request::Context(prompt(vec![(1 << 21) - 1; 131_072]))).encoded_len();
-    assert!(
-        longest < 400_000,
-        "{longest} bytes, of which {MAX_MESSAGE_BYTES} are allowed"
-    );
+    assert!(longest < 400_000, "{longest} bytes, of which {MAX_MESSAGE_BYTES} are allowed");
 }

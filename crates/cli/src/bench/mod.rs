@@ -12,7 +12,9 @@ use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::chat::Message;
+use sled_model::drafter::Drafter;
 use sled_model::llama::{LlamaModel, Vocab};
+use sled_model::ngram::NgramDrafter;
 use sled_server::EngineStats;
 
 use crate::args::{BenchArgs, ServeArgs};
@@ -65,14 +67,14 @@ struct PairResult {
     bytes_down_per_round: f64,
 }
 
-/// The server's time beside the forward pass.
+/// The server's time beside the forward pass; the devices draft with n-grams.
 #[derive(serde::Serialize)]
 struct OverheadResult {
     sessions: usize,
     steps: u64,
     rows: u64,
-    commits: u64,
-    commits_per_step: f64,
+    rounds: u64,
+    rounds_per_step: f64,
     forward_ms_per_step: f64,
     overhead_ms_per_step: f64,
     overhead_ms_per_round: f64,
@@ -131,13 +133,13 @@ impl Bench {
         Ok(Self { meter, stats, draft, vocab, max_tokens: args.max_tokens })
     }
 
-    async fn open(&self, policy: Policy, threads: u32) -> anyhow::Result<Session> {
+    async fn open(&self, drafter: Box<dyn Drafter>, policy: Policy) -> anyhow::Result<Session> {
         let link = Link::connect(&self.meter.url()).await?;
         let options = SessionOptions {
             name: "bench".to_owned(),
             vocabulary_fingerprint: self.vocab.fingerprint().to_owned(),
             end_of_generation: self.vocab.eog_tokens().to_vec(),
-            drafter: Some((Box::new(device::model_drafter(&self.draft, CONTEXT, threads)?), policy)),
+            drafter: Some((drafter, policy)),
         };
         Ok(Session::open(&link, options).await?)
     }
@@ -151,7 +153,8 @@ impl Bench {
     /// One device with the draft model, all prompts one after the other.
     async fn pair(&self, policy: Policy) -> anyhow::Result<PairResult> {
         let bar = bar(PROMPTS.len(), format!("{policy}, one device"));
-        let mut session = self.open(policy, device::cores()).await?;
+        let drafter = device::model_drafter(&self.draft, CONTEXT, device::cores())?;
+        let mut session = self.open(Box::new(drafter), policy).await?;
         let mut sum = Stats::default();
         let (mut tokens, mut seconds) = (0, 0.0);
         let (mut bytes, mut counted_rounds) = ((0, 0), 0);
@@ -193,13 +196,14 @@ impl Bench {
         })
     }
 
-    /// `sessions` devices with the draft model at once, a prompt each.
+    /// `sessions` devices at once, a prompt each. They draft with n-grams: draft models would take the server's cores, and
+    /// their time would count as the server's.
     async fn overhead(&self, sessions: usize) -> anyhow::Result<OverheadResult> {
         let bar = bar(sessions, format!("{sessions} sessions at once"));
         let policy = Policy::Confidence { threshold: 0.5, k_max: 8 };
         let mut devices = Vec::new();
         for text in PROMPTS.iter().cycle().take(sessions) {
-            devices.push((self.open(policy, 1).await?, self.prompt(text)?));
+            devices.push((self.open(Box::new(NgramDrafter::default()), policy).await?, self.prompt(text)?));
         }
         let before = (self.stats)();
         let mut running = tokio::task::JoinSet::new();
@@ -218,8 +222,8 @@ impl Bench {
             sessions,
             steps,
             rows: after.rows - before.rows,
-            commits,
-            commits_per_step: commits as f64 / steps.max(1) as f64,
+            rounds: commits,
+            rounds_per_step: commits as f64 / steps.max(1) as f64,
             forward_ms_per_step: ms(after.forward - before.forward, steps),
             overhead_ms_per_step: ms(after.overhead - before.overhead, steps),
             overhead_ms_per_round: ms(after.overhead - before.overhead, commits),
@@ -249,12 +253,12 @@ fn print(pair: &[PairResult], overhead: &[OverheadResult]) {
             r.bytes_down_per_round
         );
     }
-    println!("\nsessions  commits/step  forward ms/step  overhead ms/step  overhead ms/round  of it choosing");
+    println!("\nsessions   rounds/step  forward ms/step  overhead ms/step  overhead ms/round  of it choosing");
     for r in overhead {
         println!(
             "{:<9} {:>12.2} {:>16.1} {:>17.3} {:>18.3} {:>15.3}",
             r.sessions,
-            r.commits_per_step,
+            r.rounds_per_step,
             r.forward_ms_per_step,
             r.overhead_ms_per_step,
             r.overhead_ms_per_round,

@@ -49,7 +49,9 @@ pub struct ServerConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// Every sequence of the KV cache is taken.
-    #[error("the server is busy with {0} sessions, which is all it can hold; try again later, or start it with a larger -np")]
+    #[error(
+        "the server is busy with {0} sessions, which is all it can hold; try again later, or start it with a larger -np"
+    )]
     Busy(usize),
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::ServerConfig;
+use crate::Token;
 use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
 use crate::policy::Policy;
 use crate::sampler::Sampler;
 use crate::sequence::Sequence;
 use crate::step::{CacheOp, SequenceId};
-use crate::Token;
 
 /// How many blocks that build on an unanswered one are kept.
 const MAX_AHEAD: usize = 8;

@@ -32,7 +32,7 @@ impl Rng {
     }
 
     pub fn chance(&mut self, one_in: u64) -> bool {
-        self.next() % one_in == 0
+        self.next().is_multiple_of(one_in)
     }
 
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
@@ -112,15 +112,8 @@ impl Pair {
     pub fn new(rng: Rng, model: SyntheticConfig, prefill_rows: usize, end: &[Token], network: Network) -> Self {
         let model = SyntheticModel::new(model);
         let Limits { vocab_size, cells, sequences, rows, context } = model.limits();
-        let config = ServerConfig {
-            vocab_size,
-            cells,
-            sequences,
-            rows,
-            context,
-            prefill_rows,
-            end_of_generation: end.to_vec(),
-        };
+        let config =
+            ServerConfig { vocab_size, cells, sequences, rows, context, prefill_rows, end_of_generation: end.to_vec() };
         Self {
             model,
             server: Server::new(config),
@@ -142,7 +135,8 @@ impl Pair {
             end_of_generation: Arc::from(self.end_of_generation.as_slice()),
         };
         let session = self.server.open().expect("the server has a sequence for each device");
-        let sampler = Sampler::new(SamplingParams::default(), self.model.limits().vocab_size).expect("defaults are valid");
+        let sampler =
+            Sampler::new(SamplingParams::default(), self.model.limits().vocab_size).expect("defaults are valid");
         let mut host = Host {
             device: Device::new(config),
             sampler,
@@ -210,7 +204,8 @@ impl Pair {
             return true;
         }
         let model = &self.model;
-        let replies = self.server.complete(self.now, &mut step, |row| model.logits(row)).expect("logits were asked for");
+        let replies =
+            self.server.complete(self.now, &mut step, |row| model.logits(row)).expect("logits were asked for");
         for (session, reply) in replies {
             if let Some(host) = self.hosts.iter_mut().find(|host| host.session == session) {
                 host.to_device.push_back(reply);
@@ -277,7 +272,8 @@ impl Pair {
             let mut tokens = host.device.committed().to_vec();
             tokens.truncate(turn.keep);
             tokens.extend(&turn.text);
-            host.sampler = Sampler::new(turn.sampling.clone(), self.model.limits().vocab_size).expect("valid parameters");
+            host.sampler =
+                Sampler::new(turn.sampling.clone(), self.model.limits().vocab_size).expect("valid parameters");
             let prompt = Prompt { tokens, max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
             host.device.prompt(self.now, prompt);
         }

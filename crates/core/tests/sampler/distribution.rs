@@ -90,13 +90,14 @@ fn choices_follow_softmax_over_a_large_vocabulary() {
 
 #[test]
 fn neighbouring_positions_and_seeds_are_independent() {
+    /// Which other seed and position a seed and a position are paired with.
+    type Partner = fn(u64, usize) -> (u64, usize);
+
     let logits = &LOGITS[..4];
     let params = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
     let single = softmax(logits, 1.0);
     let joint: Vec<f64> = single.iter().flat_map(|p| single.iter().map(move |q| p * q)).collect();
     let choice = |seed: u64, position: usize| sampler(&params, seed, 4).choose(logits, at(position)) as usize;
-    // Which other seed and position a seed and a position are paired with.
-    type Partner = fn(u64, usize) -> (u64, usize);
     let partners: [Partner; 5] = [
         |seed, position| (seed, position + 1),
         |seed, position| (seed, position + 1024),

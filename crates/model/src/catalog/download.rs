@@ -83,9 +83,10 @@ pub(super) fn hugging_face(
     let copied = copy(&mut response.into_body().into_reader(), &mut out, progress)?;
     progress.end();
     match bytes {
-        Some(bytes) if done + copied < bytes => {
-            Err(format!("the download broke off after {} of {bytes} bytes; pull again to go on from there", done + copied))
-        }
+        Some(bytes) if done + copied < bytes => Err(format!(
+            "the download broke off after {} of {bytes} bytes; pull again to go on from there",
+            done + copied
+        )),
         _ => Ok(Downloaded { path: partial.to_owned(), revision, bytes, sha256 }),
     }
 }
@@ -98,7 +99,8 @@ pub(super) fn mirror(
     progress: &mut dyn Progress,
 ) -> Result<Downloaded, String> {
     let failed = |error: std::io::Error| format!("cannot write {}: {error}", partial.display());
-    let mut out = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(partial).map_err(failed)?;
+    let mut out =
+        OpenOptions::new().create(true).truncate(false).write(true).read(true).open(partial).map_err(failed)?;
     // The number of whole parts and their length are noted after each: what follows them came in an interrupted run.
     let note = partial.with_extension("parts");
     let (mut parts, mut len) = read_note(&note).unwrap_or((0, 0));

@@ -97,7 +97,9 @@ impl Store {
             .collect();
         let mut found = Vec::new();
         for repo in children(&self.folder) {
-            let Some(name) = repo.file_name().and_then(|name| name.to_str()?.strip_prefix("models--")) else { continue };
+            let Some(name) = repo.file_name().and_then(|name| name.to_str()?.strip_prefix("models--")) else {
+                continue;
+            };
             for file in children(&repo.join("snapshots")).iter().flat_map(|snapshot| children(snapshot)) {
                 if file.extension().is_some_and(|extension| extension == "gguf") && !known.contains(&file) {
                     let file_name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
