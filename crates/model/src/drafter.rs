@@ -9,8 +9,8 @@ use crate::{Error, Model};
 
 /// Proposes tokens.
 pub trait Drafter: Send {
-    /// Proposes the token after `context`, or nothing. The context may be any: a drafter keeps of its state what the context
-    /// shares with the last one, and rolls the rest back.
+    /// Proposes the token after `context`, or nothing. The context may be any: a drafter keeps of its state what the
+    /// context shares with the last one, and rolls the rest back.
     ///
     /// # Errors
     /// If the drafter's model fails; it can be asked again.
@@ -31,8 +31,13 @@ impl<M: Model> ModelDrafter<M> {
         Self { model, cached: Vec::new() }
     }
 
-    /// Evaluates `tokens`; the logits after the last are those of the returned row.
+    /// Evaluates `tokens`; the logits after the last are those of the returned row. An error leaves the cache in doubt:
+    /// the next evaluation starts from an empty one.
     fn evaluate(&mut self, tokens: &[Token]) -> Result<usize, Error> {
+        self.extend_cache(tokens).inspect_err(|_| self.cached.clear())
+    }
+
+    fn extend_cache(&mut self, tokens: &[Token]) -> Result<usize, Error> {
         // The last token is evaluated even if it is cached: its logits are wanted.
         let keep = common_prefix(&self.cached, tokens).min(tokens.len() - 1);
         self.model.apply(CacheOp::Truncate { sequence: 0, len: keep })?;
@@ -61,15 +66,8 @@ impl<M: Model> Drafter for ModelDrafter<M> {
         if context.tokens.is_empty() || context.tokens.len() > self.model.limits().context {
             return Ok(None);
         }
-        let row = match self.evaluate(context.tokens) {
-            Ok(row) => row,
-            // A cache that cannot be rolled back any more, or is in doubt, is built anew, once.
-            Err(_) => {
-                self.cached.clear();
-                self.model.apply(CacheOp::Truncate { sequence: 0, len: 0 })?;
-                self.evaluate(context.tokens)?
-            }
-        };
+        // A cache that cannot be rolled back any more, or is in doubt, is built anew, once.
+        let row = self.evaluate(context.tokens).or_else(|_| self.evaluate(context.tokens))?;
         Ok(Some(sampler.draft(self.model.logits(row)?, context)))
     }
 }

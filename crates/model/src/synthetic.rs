@@ -1,7 +1,8 @@
-//! A pseudo-language-model whose logits are a hash of the last few tokens, and a drafter that agrees with it at a set rate.
+//! A pseudo-language-model whose logits are a hash of the last few tokens, and a drafter that agrees with it at a set
+//! rate.
 //!
-//! It makes the law testable by exact equality, by the thousand: it is deterministic, indifferent to batching, and as strict
-//! about positions as a real engine.
+//! It makes the law testable by exact equality, by the thousand: it is deterministic, indifferent to batching, and as
+//! strict as a real engine.
 
 use std::sync::Arc;
 
@@ -37,6 +38,14 @@ pub struct SyntheticConfig {
     pub context: usize,
 }
 
+impl SyntheticConfig {
+    /// A hash of the tokens that decide the next.
+    fn key(&self, tokens: &[Token]) -> u64 {
+        let last = tokens.get(tokens.len().saturating_sub(self.order)..).unwrap_or_default();
+        last.iter().fold(mix(self.seed), |key, &token| mix(key ^ (u64::from(token) + 1)))
+    }
+}
+
 /// The synthetic model.
 #[derive(Clone, Debug)]
 pub struct SyntheticModel {
@@ -60,11 +69,12 @@ impl SyntheticModel {
     #[must_use]
     pub fn logits_after(&self, tokens: &[Token]) -> Vec<f32> {
         let mut logits = Vec::with_capacity(self.config.vocab_size);
-        extend_logits(&mut logits, self.key(tokens), self.config.vocab_size);
+        extend_logits(&mut logits, self.config.key(tokens), self.config.vocab_size);
         logits
     }
 
-    /// What the model alone says after `prompt`: at most `max_tokens` tokens, ending with the first of `end_of_generation`.
+    /// What the model alone says after `prompt`: at most `max_tokens` tokens, ending with the first of
+    /// `end_of_generation`.
     #[must_use]
     pub fn generate(
         &self,
@@ -74,9 +84,12 @@ impl SyntheticModel {
         end_of_generation: &[Token],
     ) -> Vec<Token> {
         let mut tokens = prompt.to_vec();
+        let mut logits = Vec::with_capacity(self.config.vocab_size);
         while tokens.len() - prompt.len() < max_tokens {
             let context = Context { tokens: &tokens, prompt_len: prompt.len() };
-            let token = sampler.choose(&self.logits_after(&tokens), context);
+            logits.clear();
+            extend_logits(&mut logits, self.config.key(&tokens), self.config.vocab_size);
+            let token = sampler.choose(&logits, context);
             tokens.push(token);
             if end_of_generation.contains(&token) {
                 break;
@@ -85,18 +98,50 @@ impl SyntheticModel {
         tokens.split_off(prompt.len())
     }
 
-    /// A hash of the tokens that decide the next.
-    fn key(&self, tokens: &[Token]) -> u64 {
-        let last = tokens.get(tokens.len().saturating_sub(self.config.order)..).unwrap_or_default();
-        last.iter().fold(mix(self.config.seed), |key, &token| mix(key ^ (u64::from(token) + 1)))
-    }
-
     fn sequence(&mut self, sequence: u32) -> Result<&mut Vec<Token>, Error> {
         let sequences = self.config.sequences;
         usize::try_from(sequence)
             .ok()
             .and_then(|index| self.cache.get_mut(index))
             .ok_or(Error::UnknownSequence { sequence, sequences })
+    }
+
+    /// Whether the cache has room for `rows` more tokens.
+    fn check_cells(&self, rows: usize) -> Result<(), Error> {
+        let cells = self.config.cells;
+        let used: usize = self.cache.iter().map(Vec::len).sum();
+        if used + rows > cells { Err(Error::CacheFull { rows, cells }) } else { Ok(()) }
+    }
+
+    fn evaluate(&mut self, rows: &[Row]) -> Result<(), Error> {
+        let config = Arc::clone(&self.config);
+        let (vocab_size, limit) = (config.vocab_size, config.rows);
+        if rows.is_empty() || rows.len() > limit {
+            return Err(Error::Rows { rows: rows.len(), limit });
+        }
+        self.check_cells(rows.len())?;
+        self.logits.clear();
+        self.offsets.clear();
+        for &Row { sequence, position, token, wants_logits } in rows {
+            if token as usize >= vocab_size {
+                return Err(Error::UnknownToken { token, vocab_size });
+            }
+            let cached = self.sequence(sequence)?;
+            let len = cached.len();
+            if position != len {
+                return Err(Error::Position { sequence, position, len });
+            }
+            if len >= config.context {
+                return Err(Error::SequenceFull { sequence, limit: config.context });
+            }
+            cached.push(token);
+            let key = wants_logits.then(|| config.key(cached));
+            self.offsets.push(key.map(|_| self.logits.len()));
+            if let Some(key) = key {
+                extend_logits(&mut self.logits, key, vocab_size);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -108,54 +153,30 @@ impl Model for SyntheticModel {
 
     fn apply(&mut self, op: CacheOp) -> Result<(), Error> {
         match op {
-            CacheOp::Truncate { sequence, len } => self.sequence(sequence)?.truncate(len),
+            CacheOp::Truncate { sequence, len } => {
+                let cached = self.sequence(sequence)?;
+                if len > cached.len() {
+                    return Err(Error::CacheLength { sequence, len, have: cached.len() });
+                }
+                cached.truncate(len);
+            }
             CacheOp::CopyPrefix { from, to, len } => {
                 let donor = self.sequence(from)?;
                 let have = donor.len();
                 let prefix = donor.get(..len).ok_or(Error::CacheLength { sequence: from, have, len })?.to_vec();
-                let target = self.sequence(to)?;
-                if !target.is_empty() {
-                    return Err(Error::CopyTarget { sequence: to, len: target.len() });
+                let occupied = self.sequence(to)?.len();
+                if occupied > 0 {
+                    return Err(Error::CopyTarget { sequence: to, len: occupied });
                 }
-                *target = prefix;
+                self.check_cells(len)?;
+                *self.sequence(to)? = prefix;
             }
         }
         Ok(())
     }
 
     fn forward(&mut self, rows: &[Row]) -> Result<(), Error> {
-        let Limits { vocab_size, cells, rows: limit, context, .. } = self.limits();
-        if rows.is_empty() || rows.len() > limit {
-            return Err(Error::Rows { rows: rows.len(), limit });
-        }
-        let used: usize = self.cache.iter().map(Vec::len).sum();
-        if used + rows.len() > cells {
-            return Err(Error::CacheFull { cells, rows: rows.len() });
-        }
-        self.logits.clear();
-        self.offsets.clear();
-        for row in rows {
-            let Row { sequence, position, token, wants_logits } = *row;
-            if usize::try_from(token).is_ok_and(|token| token >= vocab_size) {
-                return Err(Error::UnknownToken { token, vocab_size });
-            }
-            let cached = self.sequence(sequence)?;
-            let len = cached.len();
-            if position != len {
-                return Err(Error::Position { sequence, position, len });
-            }
-            if len >= context {
-                return Err(Error::SequenceFull { sequence, limit: context });
-            }
-            cached.push(token);
-            self.offsets.push(wants_logits.then_some(self.logits.len()));
-            if wants_logits {
-                let index = usize::try_from(sequence).unwrap_or(usize::MAX);
-                let key = self.key(self.cache.get(index).map(Vec::as_slice).unwrap_or_default());
-                extend_logits(&mut self.logits, key, vocab_size);
-            }
-        }
-        Ok(())
+        self.evaluate(rows).inspect_err(|_| self.offsets.clear())
     }
 
     fn logits(&self, row: usize) -> Result<&[f32], Error> {
@@ -166,11 +187,12 @@ impl Model for SyntheticModel {
 
 /// A drafter that agrees with a synthetic model at a set rate and knows its own confidence.
 ///
-/// At every context it has a reliability `r`, spread evenly around the rate. With probability `r` it sees the model's own
-/// logits, else others; and it reports `r` as its confidence.
+/// After every context it has a reliability `r`, spread evenly around the rate. With probability `r` it makes the
+/// model's own choice, else another, out of other logits; and it reports `r` as its confidence. Whether it is right
+/// hangs on the tokens that decide the model's next.
 #[derive(Clone, Debug)]
 pub struct SyntheticDrafter {
-    model: SyntheticModel,
+    config: Arc<SyntheticConfig>,
     agreement: f32,
     seed: u64,
     logits: Vec<f32>,
@@ -180,21 +202,34 @@ impl SyntheticDrafter {
     /// A drafter for `model` with a mean reliability of `agreement`, in `0..=1`. Its seed decides where it is right.
     #[must_use]
     pub fn new(model: &SyntheticModel, agreement: f32, seed: u64) -> Self {
-        let model = SyntheticModel { cache: Vec::new(), ..model.clone() };
-        Self { model, agreement: agreement.clamp(0.0, 1.0), seed, logits: Vec::new() }
+        let config = Arc::clone(&model.config);
+        Self { config, agreement: agreement.clamp(0.0, 1.0), seed, logits: Vec::new() }
+    }
+
+    fn fill_logits(&mut self, key: u64) {
+        self.logits.clear();
+        extend_logits(&mut self.logits, key, self.config.vocab_size);
     }
 }
 
 impl Drafter for SyntheticDrafter {
     fn draft(&mut self, context: Context<'_>, sampler: &Sampler) -> Result<Option<Draft>, Error> {
-        let key = self.model.key(context.tokens);
+        let key = self.config.key(context.tokens);
         let own = mix(key ^ mix(self.seed));
         let spread = RELIABILITY_SPREAD.min(self.agreement).min(1.0 - self.agreement);
         let reliability = self.agreement + spread * (2.0 * unit(own) - 1.0);
-        let right = unit(mix(own)) < reliability;
-        self.logits.clear();
-        extend_logits(&mut self.logits, if right { key } else { own }, self.model.config.vocab_size);
-        Ok(Some(Draft { token: sampler.choose(&self.logits, context), confidence: reliability }))
+        self.fill_logits(key);
+        let mut token = sampler.choose(&self.logits, context);
+        if unit(mix(own)) >= reliability {
+            self.fill_logits(own);
+            // The noise of sampling is shared: it would make the same choice of quite different logits, up to a quarter
+            // of the time.
+            if let Some(logit) = self.logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+            token = sampler.choose(&self.logits, context);
+        }
+        Ok(Some(Draft { token, confidence: reliability }))
     }
 }
 
