@@ -1,6 +1,7 @@
 //! `sled bench`: the real pair over real sockets, in one process: rounds, acceptance, bytes, and the server's overhead.
 
 mod meter;
+mod plot;
 
 use std::ops::ControlFlow;
 
@@ -274,6 +275,8 @@ fn write(path: &std::path::Path, results: &Results) -> anyhow::Result<()> {
     }
     std::fs::write(path, serde_json::to_string_pretty(results)? + "\n")
         .with_context(|| format!("cannot write {}; check --out", path.display()))?;
-    println!("\nwritten to {}", path.display());
+    let picture = path.with_extension("svg");
+    plot::draw(&picture, &results.pair, &results.overhead)?;
+    println!("\nwritten to {} and {}", path.display(), picture.display());
     Ok(())
 }
