@@ -27,7 +27,7 @@ test: lint build
 bench: build
 	$(SLED) pull qwen2.5-coder-1.5b
 	$(SLED) pull qwen2.5-coder-0.5b
-	$(SLED) bench
+	$(SLED) bench pair
 	cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench sampler
 
 lint: setup

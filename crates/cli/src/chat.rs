@@ -8,11 +8,11 @@ use crate::Usage;
 use crate::args::ChatArgs;
 use crate::device::{self, Connected};
 use crate::run::{go_on, to_prompt};
-use crate::show::{self, Screen};
+use crate::show::{self, Output, Screen};
 
 /// Chats until the input ends.
 pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {
-    if args.device.server == "none" {
+    if args.device.server == ["none"] {
         return Err(Usage("chat needs a server; use `sled run --server none` to decode without one".to_owned()).into());
     }
     let Connected { mut session, vocab } = device::connect(&args.device).await?;
@@ -36,12 +36,10 @@ pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {
         messages.push(Message { role: "user".to_owned(), content: line });
         let tokens = device::chat_tokens(&vocab, &messages)?;
         device::check_room(tokens.len(), session.context())?;
-        let mut screen =
-            Screen::new(&vocab, &args.sampling.stop, Some(Box::new(std::io::stdout())), args.device.show_drafts);
+        let mut screen = Screen::new(&vocab, &args.sampling.stop, Some(Output::stdout(args.device.show_drafts)));
         let prompt = to_prompt(tokens, &args.sampling);
-        let generation = session
-            .generate(prompt, |committed| go_on(screen.show(committed.token, Some(committed.provenance))))
-            .await?;
+        let generation =
+            session.generate(prompt, |emitted| go_on(screen.show(emitted.token, Some(emitted.provenance)))).await?;
         messages.push(Message { role: "assistant".to_owned(), content: screen.finish() });
         if args.device.show_drafts {
             eprintln!("{}", show::legend());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use sled_core::Token;
+use sled_core::device::Resilience;
 use sled_core::policy::Policy;
 use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::chat::{ChatTemplate, Message};
@@ -47,7 +48,12 @@ pub struct Connected {
 
 /// Connects to the server and opens a session with the drafter that was asked for.
 pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
-    let link = Link::connect(&args.server).await?;
+    if args.server.iter().any(|server| server == "none") {
+        return Err(
+            Usage("--server none cannot be given beside another server; leave one of them out".to_owned()).into()
+        );
+    }
+    let link = Link::connect_any(&args.server).await?;
     let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
     let mut vocabulary_fingerprint = vocab.fingerprint().to_owned();
     let drafter: Option<(Box<dyn Drafter>, Policy)> = match args.draft.as_str() {
@@ -61,11 +67,19 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
             Some((Box::new(drafter), args.policy))
         }
     };
+    let name = format!("{} ({})", hostname(), args.draft);
     let options = SessionOptions {
-        name: format!("{} ({})", hostname(), args.draft),
-        vocabulary_fingerprint,
-        end_of_generation: vocab.eog_tokens().to_vec(),
         drafter,
+        servers: args.server.clone(),
+        resilience: Resilience {
+            servers: args.server.len(),
+            timeout: args.timeout,
+            fallback: args.fallback,
+            fallback_after: args.fallback_after,
+            seed: std::process::id().into(),
+        },
+        notify: Box::new(|sentence| eprintln!("{sentence}")),
+        ..SessionOptions::new(&name, &vocabulary_fingerprint, vocab.eog_tokens())
     };
     Ok(Connected { session: Session::open(&link, options).await?, vocab })
 }

@@ -1,6 +1,6 @@
 //! `sled run`: one answer.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::ops::ControlFlow;
 
 use anyhow::Context;
@@ -10,13 +10,15 @@ use sled_device::{Generation, decode_locally};
 use crate::Usage;
 use crate::args::{RunArgs, SamplingArgs};
 use crate::device::{self, Connected};
-use crate::show::{self, Screen};
+use crate::show::{self, Output, Screen};
 
 /// The one object that `--json` prints.
 #[derive(serde::Serialize, serde::Deserialize, Debug)]
 pub struct Report {
     pub text: String,
     pub token_ids: Vec<u32>,
+    /// How each token came about: accepted, corrected, bonus or provisional.
+    pub provenance: Vec<String>,
     /// The prompt's token ids, so that the output can be checked against the target alone.
     pub prompt_token_ids: Vec<u32>,
     pub prompt_tokens: usize,
@@ -26,6 +28,7 @@ pub struct Report {
     pub accepted_tokens: u64,
     pub provisional_tokens: u64,
     pub server_rows: u64,
+    pub disconnections: u64,
     pub finish_reason: String,
     pub ttft_s: Option<f64>,
     pub elapsed_s: f64,
@@ -34,16 +37,16 @@ pub struct Report {
 /// Generates one answer and prints it.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let prompt = read_prompt(&args.prompt)?;
-    if args.device.server == "none" { run_locally(args, prompt).await } else { run_with_server(&args, &prompt).await }
+    if args.device.server == ["none"] { run_locally(args, prompt).await } else { run_with_server(&args, &prompt).await }
 }
 
 async fn run_with_server(args: &RunArgs, prompt: &str) -> anyhow::Result<()> {
     let Connected { mut session, vocab } = device::connect(&args.device).await?;
     let tokens = device::prompt_tokens(&vocab, prompt, args.raw, session.context())?;
-    let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(args), args.device.show_drafts);
+    let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(args));
     let generation = session
-        .generate(to_prompt(tokens.clone(), &args.sampling), |committed| {
-            go_on(screen.show(committed.token, Some(committed.provenance)))
+        .generate(to_prompt(tokens.clone(), &args.sampling), |emitted| {
+            go_on(screen.show(emitted.token, Some(emitted.provenance)))
         })
         .await?;
     finish(args, tokens, screen.finish(), &generation)
@@ -62,7 +65,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
         let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
         let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
         let mut drafter = device::model_drafter(&model, room, args.device.threads.unwrap_or_else(device::cores))?;
-        let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(&args), false);
+        let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(&args));
         let generation = decode_locally(
             &mut drafter,
             to_prompt(tokens.clone(), &args.sampling),
@@ -87,19 +90,21 @@ pub fn go_on(more: bool) -> ControlFlow<()> {
 }
 
 fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generation) -> anyhow::Result<()> {
-    let Generation { tokens, reason, stats, elapsed } = generation;
+    let Generation { tokens, provenance, reason, stats, elapsed } = generation;
     if args.json {
         let report = Report {
             text,
             token_ids: tokens.clone(),
+            provenance: provenance.iter().map(|&provenance| show::name(provenance).to_owned()).collect(),
             prompt_tokens: prompt.len(),
             prompt_token_ids: prompt,
             completion_tokens: tokens.len(),
             rounds: stats.rounds,
             draft_tokens: stats.draft_tokens,
             accepted_tokens: stats.accepted_tokens,
-            provisional_tokens: 0,
+            provisional_tokens: stats.provisional_tokens,
             server_rows: stats.server_rows,
+            disconnections: stats.disconnections,
             finish_reason: match reason {
                 FinishReason::Stop => "stop".to_owned(),
                 FinishReason::Length => "length".to_owned(),
@@ -118,10 +123,10 @@ fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generatio
     Ok(())
 }
 
-fn text_output(args: &RunArgs) -> Option<Box<dyn Write + Send>> {
+fn text_output(args: &RunArgs) -> Option<Output> {
     match (args.json, args.device.show_drafts) {
-        (false, _) => Some(Box::new(std::io::stdout())),
-        (true, true) => Some(Box::new(std::io::stderr())),
+        (false, colours) => Some(Output::stdout(colours)),
+        (true, true) => Some(Output::stderr()),
         (true, false) => None,
     }
 }

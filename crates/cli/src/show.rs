@@ -1,25 +1,56 @@
 //! What generated text looks like on a terminal.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use sled_core::device::{Provenance, Stats};
 use sled_core::text::TextStream;
 use sled_model::llama::Vocab;
 
-/// Shows tokens as text while they are committed, and keeps the text.
+/// Where text is shown, and how it may be marked there.
+pub struct Output {
+    to: Box<dyn Write + Send>,
+    marks: Marks,
+}
+
+/// How text is marked by who proposed it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// Every token by its colour.
+    Colours,
+    /// Provisional text by a dim italic.
+    Terminal,
+    /// Provisional text by brackets.
+    Plain,
+}
+
+impl Output {
+    /// Shows on stdout; with `colours`, who proposed each token.
+    pub fn stdout(colours: bool) -> Self {
+        let plain = if std::io::stdout().is_terminal() { Marks::Terminal } else { Marks::Plain };
+        Self { to: Box::new(std::io::stdout()), marks: if colours { Marks::Colours } else { plain } }
+    }
+
+    /// Shows on stderr, with colours.
+    pub fn stderr() -> Self {
+        Self { to: Box::new(std::io::stderr()), marks: Marks::Colours }
+    }
+}
+
+/// Shows tokens as text as they come, and keeps the text.
 pub struct Screen<'a> {
     vocab: &'a Vocab,
     stream: TextStream,
-    out: Option<Box<dyn Write + Send>>,
-    colours: bool,
+    out: Option<Output>,
+    /// Whether a bracket is open.
+    bracket: bool,
     text: String,
 }
 
 impl<'a> Screen<'a> {
     /// Text goes to `out`, if there is one, and ends before the first of `stops`.
-    pub fn new(vocab: &'a Vocab, stops: &[String], out: Option<Box<dyn Write + Send>>, colours: bool) -> Self {
-        Self { vocab, stream: TextStream::new(stops.iter().cloned()), out, colours, text: String::new() }
+    pub fn new(vocab: &'a Vocab, stops: &[String], out: Option<Output>) -> Self {
+        Self { vocab, stream: TextStream::new(stops.iter().cloned()), out, bracket: false, text: String::new() }
     }
 
     /// Shows a token; false if it completed a stop string.
@@ -33,35 +64,56 @@ impl<'a> Screen<'a> {
     pub fn finish(mut self) -> String {
         let rest = self.stream.finish();
         self.print(&rest, None);
+        let closing = if self.bracket { "⟫" } else { "" };
         if let Some(out) = &mut self.out {
-            let _closed = writeln!(out);
+            let _closed = writeln!(out.to, "{closing}");
         }
         self.text
     }
 
     fn print(&mut self, text: &str, provenance: Option<Provenance>) {
         self.text.push_str(text);
-        let Some(out) = &mut self.out else { return };
-        // A reader that went away ends the showing, not the generation.
-        let _closed = match provenance.filter(|_| self.colours && !text.is_empty()) {
-            Some(provenance) => write!(out, "\x1b[{}m{text}\x1b[0m", colour(provenance)),
-            None => write!(out, "{text}"),
+        let Some(Output { to, marks }) = &mut self.out else { return };
+        let style = provenance.filter(|_| !text.is_empty()).and_then(|provenance| style(provenance, *marks));
+        let bracketed = *marks == Marks::Plain && provenance.map_or(self.bracket, |p| p == Provenance::Provisional);
+        let bracket = match (std::mem::replace(&mut self.bracket, bracketed), bracketed) {
+            (false, true) => "⟪",
+            (true, false) => "⟫",
+            _ => "",
         };
-        let _closed = out.flush();
+        // A reader that went away ends the showing, not the generation.
+        let _closed = match style {
+            Some(style) => write!(to, "\x1b[{style}m{text}\x1b[0m"),
+            None => write!(to, "{bracket}{text}"),
+        };
+        let _closed = to.flush();
     }
 }
 
-fn colour(provenance: Provenance) -> u8 {
-    match provenance {
-        Provenance::Accepted => 32,
-        Provenance::Corrected => 31,
-        Provenance::Bonus => 34,
+fn style(provenance: Provenance, marks: Marks) -> Option<&'static str> {
+    match (marks, provenance) {
+        (Marks::Plain, _) => None,
+        (_, Provenance::Provisional) => Some("2;3"),
+        (Marks::Terminal, _) => None,
+        (Marks::Colours, Provenance::Accepted) => Some("32"),
+        (Marks::Colours, Provenance::Corrected) => Some("31"),
+        (Marks::Colours, Provenance::Bonus) => Some("34"),
     }
 }
 
 /// What the colours mean, in one line.
 pub fn legend() -> &'static str {
-    "\x1b[32maccepted draft\x1b[0m · \x1b[31mcorrection\x1b[0m · \x1b[34mbonus\x1b[0m"
+    "\x1b[32maccepted draft\x1b[0m · \x1b[31mcorrection\x1b[0m · \x1b[34mbonus\x1b[0m · \x1b[2;3mprovisional\x1b[0m"
+}
+
+/// A provenance as `--json` spells it.
+pub fn name(provenance: Provenance) -> &'static str {
+    match provenance {
+        Provenance::Accepted => "accepted",
+        Provenance::Corrected => "corrected",
+        Provenance::Bonus => "bonus",
+        Provenance::Provisional => "provisional",
+    }
 }
 
 /// What a generation took, in one line.
@@ -74,6 +126,9 @@ pub fn summary(tokens: usize, elapsed: Duration, stats: &Stats) -> String {
     if stats.draft_tokens > 0 {
         let accepted = 100.0 * stats.accepted_tokens as f64 / stats.draft_tokens as f64;
         line += &format!(" · {accepted:.0} % of {} drafts accepted", stats.draft_tokens);
+    }
+    if stats.disconnections > 0 && stats.provisional_tokens > 0 {
+        line += &format!(" · {} tokens are provisional: no server was there to verify them", stats.provisional_tokens);
     }
     line
 }

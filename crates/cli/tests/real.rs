@@ -110,10 +110,8 @@ fn sampling(temperature: f32) -> SamplingParams {
 
 async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) -> Session {
     let options = SessionOptions {
-        name: "test".into(),
-        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
-        end_of_generation: vocab.eog_tokens().to_vec(),
-        drafter: drafter.map(|drafter| (drafter, Policy::Confidence { threshold: 0.5, k_max: 8 })),
+        drafter: drafter.map(|drafter| (drafter, Policy::default())),
+        ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
     };
     Session::open(&Link::connect(url).await.unwrap(), options).await.unwrap()
 }

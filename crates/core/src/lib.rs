@@ -10,12 +10,14 @@
 //! | [`sampler`] | the token that a model chooses at a position |
 //! | [`sequence`] | what the tokens of a session are, and how a prefix is named in a message |
 //! | [`message`] | what devices and the server say to each other |
-//! | [`policy`] | how long a draft block gets |
+//! | [`policy`], [`goodput`], [`calibration`] | how long a draft block gets |
 //! | [`device`] | the device's side of a session |
 //! | [`server`] | the server's side: sessions, acceptance, the next forward pass |
 //! | [`text`] | where committed bytes become text, and where a stop string ends it |
 
+pub mod calibration;
 pub mod device;
+pub mod goodput;
 pub mod message;
 pub mod policy;
 pub mod sampler;

@@ -66,7 +66,14 @@ pub enum Reply {
         /// The first position that the server lacks.
         from: Position,
     },
-    /// The session cannot go on; one sentence for the user.
+    /// "I have your block, and have not come to it." The answer to a block that is repeated while it waits.
+    Pending {
+        /// The turn that the reply is about.
+        turn: Turn,
+    },
+    /// The server cannot go on with this session, but another server can, or this one later; one sentence for the user.
+    Closing(String),
+    /// The session cannot go on anywhere; one sentence for the user.
     Failed(String),
 }
 
@@ -105,6 +112,10 @@ impl Commit {
 pub struct Load {
     /// How long the block waited before its forward pass began.
     pub queue: Duration,
-    /// What one row cost in that pass: its duration divided by its rows.
+    /// How long that pass took.
+    pub step: Duration,
+    /// What one more row adds to a pass.
     pub row: Duration,
+    /// How many sessions shared the pass: each of them waits for every row of it.
+    pub sharing: u32,
 }

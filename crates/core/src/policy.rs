@@ -4,8 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Decides after each drafted token whether to draft another or to send.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Policy {
+    /// As long as another token is worth what it costs, see [`crate::goodput`].
+    #[default]
+    Goodput,
     /// Always `k` tokens.
     Fixed {
         /// The length of every block, in `1..=`[`Policy::MAX_LENGTH`].
@@ -24,22 +27,15 @@ pub enum Policy {
 impl Policy {
     /// The longest draft block that a device sends and a server accepts.
     pub const MAX_LENGTH: usize = 64;
-
-    /// Whether a block of `drafted` tokens, the last one with confidence `last`, is to be sent now.
-    #[must_use]
-    pub fn sends(&self, drafted: usize, last: f32) -> bool {
-        match *self {
-            Self::Fixed { k } => drafted >= k,
-            Self::Confidence { threshold, k_max } => drafted >= k_max || last < threshold,
-        }
-    }
 }
 
 /// Why a policy cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// Neither form.
-    #[error("`{0}` is not a drafting policy; use fixed:K (say fixed:4) or confidence:C:KMAX (say confidence:0.5:8)")]
+    #[error(
+        "`{0}` is not a drafting policy; use goodput, fixed:K (say fixed:4) or confidence:C:KMAX (say confidence:0.5:8)"
+    )]
     Unknown(String),
     /// A length out of range.
     #[error("a draft length of {0} is out of range; use 1 to {max}", max = Policy::MAX_LENGTH)]
@@ -58,6 +54,7 @@ impl FromStr for Policy {
             _ => Err(PolicyError::Length(text.to_owned())),
         };
         match text.split(':').collect::<Vec<_>>()[..] {
+            ["goodput"] => Ok(Self::Goodput),
             ["fixed", k] => Ok(Self::Fixed { k: length(k)? }),
             ["confidence", threshold, k_max] => match threshold.parse() {
                 Ok(c) if (0.0..=1.0).contains(&c) => Ok(Self::Confidence { threshold: c, k_max: length(k_max)? }),
@@ -71,6 +68,7 @@ impl FromStr for Policy {
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Goodput => write!(f, "goodput"),
             Self::Fixed { k } => write!(f, "fixed:{k}"),
             Self::Confidence { threshold, k_max } => write!(f, "confidence:{threshold}:{k_max}"),
         }
@@ -83,7 +81,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["fixed:4", "confidence:0.5:8", "confidence:0:64"] {
+        for text in ["goodput", "fixed:4", "confidence:0.5:8", "confidence:0:64"] {
             assert_eq!(text.parse::<Policy>().map(|p| p.to_string()).as_deref(), Ok(text));
         }
     }
@@ -96,13 +94,5 @@ mod tests {
         assert_eq!("confidence:NaN:8".parse::<Policy>(), Err(PolicyError::Threshold("NaN".into())));
         assert_eq!("confidence:1.5:8".parse::<Policy>(), Err(PolicyError::Threshold("1.5".into())));
         assert_eq!("greedy".parse::<Policy>(), Err(PolicyError::Unknown("greedy".into())));
-    }
-
-    #[test]
-    fn confidence_includes_the_token_that_fell_below() {
-        let policy = Policy::Confidence { threshold: 0.5, k_max: 3 };
-        assert!(!policy.sends(1, 0.5));
-        assert!(policy.sends(1, 0.49));
-        assert!(policy.sends(3, 1.0));
     }
 }

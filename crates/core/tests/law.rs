@@ -9,7 +9,7 @@ mod pair;
 
 use pair::{Network, Pair, Rng, Script, Turn};
 use sled_core::Token;
-use sled_core::device::FinishReason;
+use sled_core::device::{Ahead, FinishReason};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_model::drafter::Drafter;
@@ -55,11 +55,12 @@ fn script(rng: &mut Rng, model: &SyntheticModel, vocab_size: usize, shared: &[To
         1 => Some(Box::new(NgramDrafter::default())),
         _ => Some(Box::new(SyntheticDrafter::new(model, rng.pick(&[0.0, 0.3, 0.8, 1.0]), rng.next()))),
     };
-    let policy = if rng.chance(2) {
-        Policy::Fixed { k: rng.within(1..=9) }
-    } else {
-        Policy::Confidence { threshold: rng.pick(&[0.0, 0.3, 0.5, 0.9]), k_max: rng.within(1..=9) }
+    let policy = match rng.within(0..=2) {
+        0 => Policy::Goodput,
+        1 => Policy::Fixed { k: rng.within(1..=9) },
+        _ => Policy::Confidence { threshold: rng.pick(&[0.0, 0.3, 0.5, 0.9]), k_max: rng.within(1..=9) },
     };
+    let ahead = rng.pick(&[Ahead::Nothing, Ahead::Drafts, Ahead::Blocks]);
     let turns = (0..rng.within(1..=3))
         .map(|turn| {
             let len = rng.within(1..=30);
@@ -76,7 +77,7 @@ fn script(rng: &mut Rng, model: &SyntheticModel, vocab_size: usize, shared: &[To
             }
         })
         .collect();
-    Script { drafter, policy, turns }
+    Script { drafter, policy, ahead, turns }
 }
 
 /// Plays one case and compares every generation; returns how many there were, and what they had in them.
@@ -178,6 +179,7 @@ fn a_perfect_drafter_is_always_accepted() {
         pair.join(Script {
             drafter: Some(Box::new(SyntheticDrafter::new(&model, 1.0, seed))),
             policy: Policy::Fixed { k: 4 },
+            ahead: Ahead::Nothing,
             turns: vec![Turn { keep: 0, text: vec![1, 2, 3], max_tokens: 50, sampling: params, stop_after: None }],
         });
         let (outcomes, pair) = pair.run();
@@ -237,6 +239,7 @@ fn sampling_through_drafts_follows_the_targets_distribution() {
         pair.join(Script {
             drafter: Some(Box::new(SyntheticDrafter::new(&model, 0.6, 99))),
             policy: Policy::Fixed { k: 3 },
+            ahead: Ahead::Blocks,
             turns: vec![Turn { keep: 0, text: prompt.clone(), max_tokens: 2, sampling, stop_after: None }],
         });
         let (outcomes, _) = pair.run();

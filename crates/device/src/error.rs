@@ -18,6 +18,9 @@ pub enum Error {
         /// What the transport says.
         reason: String,
     },
+    /// None of several servers can be used.
+    #[error("no server can be used ({0}); start one with `sled serve -m MODEL`, or check --server")]
+    NoServer(String),
     /// The server refused, or ended the session.
     #[error("{0}")]
     Refused(String),
@@ -55,6 +58,17 @@ pub enum Error {
     /// A sampling parameter is out of range.
     #[error(transparent)]
     Sampling(#[from] sled_core::sampler::SamplingError),
+}
+
+impl Error {
+    /// What went wrong with a server, without advice.
+    pub(crate) fn in_brief(&self) -> String {
+        match self {
+            Self::Unreachable { url, reason } => format!("{url}: {reason}"),
+            Self::Broken(reason) | Self::Refused(reason) => reason.clone(),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl From<Status> for Error {

@@ -20,6 +20,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Link {
     pub(crate) client: SledClient<Channel>,
+    address: String,
     description: Description,
 }
 
@@ -49,7 +50,33 @@ impl Link {
             })?,
         };
         let description = sled_wire::decode_description(description.into_inner())?;
-        Ok(Self { client, description })
+        Ok(Self { client, address: address.to_owned(), description })
+    }
+
+    /// Connects to the first of `addresses` that answers.
+    ///
+    /// # Errors
+    /// If none does; the error of a single address is as [`Link::connect`] gives it.
+    pub async fn connect_any(addresses: &[String]) -> Result<Self, Error> {
+        let mut errors = Vec::new();
+        for address in addresses {
+            match Self::connect(address).await {
+                Ok(link) => return Ok(link),
+                // A typing error is not to be covered up by another server.
+                Err(error @ Error::Address(_)) => return Err(error),
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.len() {
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::NoServer(errors.iter().map(Error::in_brief).collect::<Vec<_>>().join("; "))),
+        }
+    }
+
+    /// The address, as it was given.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// What the server serves.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use sled_core::Token;
-use sled_core::device::{FinishReason, Prompt, Stats};
+use sled_core::device::{FinishReason, Prompt, Provenance, Stats};
 use sled_core::sampler::{Context, Sampler};
 use sled_model::drafter::Drafter;
 
@@ -30,11 +30,14 @@ pub fn decode_locally(
     while tokens.len() - prompt_len < prompt.max_tokens {
         let Some(draft) = drafter.draft(Context { tokens: &tokens, prompt_len }, &sampler)? else { break };
         tokens.push(draft.token);
+        stats.provisional_tokens += 1;
         stats.time_to_first_token.get_or_insert(began.elapsed());
         if on_token(draft.token).is_break() || end_of_generation.contains(&draft.token) {
             reason = FinishReason::Stop;
             break;
         }
     }
-    Ok(Generation { tokens: tokens.split_off(prompt_len), reason, stats, elapsed: began.elapsed() })
+    let tokens = tokens.split_off(prompt_len);
+    let provenance = vec![Provenance::Provisional; tokens.len()];
+    Ok(Generation { tokens, provenance, reason, stats, elapsed: began.elapsed() })
 }

@@ -1,24 +1,24 @@
-//! One session with a server: carries out what the core's device decides.
+//! One session: carries out what the core's device decides, over whichever server answers.
 
+use std::future::Future;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sled_core::Token;
-use sled_core::device::{Action, Committed, Device, DeviceConfig, FinishReason, Prompt, Stats, Ticket};
+use sled_core::device::{
+    Action, Ahead, Device, DeviceConfig, Emitted, Fallback, FinishReason, Notice, Prompt, Provenance, Resilience,
+    Stats, Ticket,
+};
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
 use sled_model::drafter::Drafter;
-use sled_wire::{Bounds, FromServer, Open, pb};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use sled_wire::{Bounds, Open};
 
+use crate::connection::{Connection, Incoming};
 use crate::drafting::{DraftThread, Drafting};
 use crate::{Error, Link};
-
-/// Messages that may wait for the network before the device waits too.
-const REQUEST_QUEUE: usize = 16;
 
 /// What a session is opened with.
 pub struct SessionOptions {
@@ -30,6 +30,31 @@ pub struct SessionOptions {
     pub end_of_generation: Vec<Token>,
     /// Who drafts, and how much at a time; `None` leaves the decoding to the server.
     pub drafter: Option<(Box<dyn Drafter>, Policy)>,
+    /// What is done while a verdict is under way.
+    pub ahead: Ahead,
+    /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model.
+    pub servers: Vec<String>,
+    /// What is done when no server can be reached; `servers` in it is set to their number.
+    pub resilience: Resilience,
+    /// Takes what the user is to know, one sentence at a time.
+    pub notify: Box<dyn FnMut(&str) + Send>,
+}
+
+impl SessionOptions {
+    /// A thin client of the one server that it is opened with, which tells the user nothing.
+    #[must_use]
+    pub fn new(name: &str, vocabulary_fingerprint: &str, end_of_generation: &[Token]) -> Self {
+        Self {
+            name: name.to_owned(),
+            vocabulary_fingerprint: vocabulary_fingerprint.to_owned(),
+            end_of_generation: end_of_generation.to_vec(),
+            drafter: None,
+            ahead: Ahead::default(),
+            servers: Vec::new(),
+            resilience: Resilience::default(),
+            notify: Box::new(|_| {}),
+        }
+    }
 }
 
 /// A finished generation.
@@ -37,6 +62,8 @@ pub struct SessionOptions {
 pub struct Generation {
     /// The generated tokens.
     pub tokens: Vec<Token>,
+    /// How each of them came about.
+    pub provenance: Vec<Provenance>,
     /// Why it ended.
     pub reason: FinishReason,
     /// What it took.
@@ -45,14 +72,20 @@ pub struct Generation {
     pub elapsed: Duration,
 }
 
+type Connecting = Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send>>;
+
 /// An open session. The server frees it when this is dropped.
 pub struct Session {
     device: Device,
     drafts: Option<DraftThread>,
     /// The draft that is being made; it may outlast the turn that asked for it.
     drafting: Option<(Ticket, Drafting)>,
-    requests: mpsc::Sender<pb::DeviceMessage>,
-    replies: Streaming<pb::ServerMessage>,
+    connection: Option<Connection>,
+    connecting: Option<(usize, Connecting)>,
+    servers: Arc<[String]>,
+    open: Open,
+    fallback: Fallback,
+    notify: Box<dyn FnMut(&str) + Send>,
     bounds: Bounds,
     began: Instant,
 }
@@ -63,36 +96,38 @@ impl Session {
     /// # Errors
     /// If the server refuses (another vocabulary, another model, busy), or the connection breaks.
     pub async fn open(link: &Link, options: SessionOptions) -> Result<Self, Error> {
-        let description = link.description();
-        let mut bounds = description.bounds;
-        let (requests, outbox) = mpsc::channel(REQUEST_QUEUE);
         let open = Open {
             device: options.name,
             vocabulary_fingerprint: options.vocabulary_fingerprint,
-            model_fingerprint: Some(description.model_fingerprint.clone()),
+            model_fingerprint: Some(link.description().model_fingerprint.clone()),
         };
-        let broken = |_closed| Error::Broken("it was closed before the session was open".to_owned());
-        requests.send(sled_wire::encode_open(open)).await.map_err(broken)?;
-        let mut replies = link.client.clone().session(ReceiverStream::new(outbox)).await?.into_inner();
-        let first =
-            replies.message().await?.ok_or_else(|| broken(mpsc::error::SendError(pb::DeviceMessage::default())))?;
-        if let FromServer::Opened(opened) = sled_wire::decode_server(first, &bounds)? {
-            bounds.context = opened.context.min(bounds.context);
-            bounds.max_draft = opened.max_draft.min(bounds.max_draft);
-        }
+        let connection = Connection::open(link, open.clone()).await?;
+        let bounds = connection.bounds;
         let (drafter, policy) = options.drafter.unzip();
-        let config = DeviceConfig {
+        let mut servers = options.servers;
+        if !servers.iter().any(|server| server == link.address()) {
+            servers.insert(0, link.address().to_owned());
+        }
+        let mut device = Device::new(DeviceConfig {
             policy,
+            ahead: options.ahead,
             context: bounds.context,
             max_draft: bounds.max_draft,
             end_of_generation: Arc::from(options.end_of_generation),
-        };
+            resilience: Resilience { servers: servers.len(), ..options.resilience },
+        });
+        let server = servers.iter().position(|server| server == link.address()).unwrap_or_default();
+        device.on_connected(Duration::ZERO, server);
         Ok(Self {
-            device: Device::new(config),
+            device,
             drafts: drafter.map(DraftThread::start).transpose()?,
             drafting: None,
-            requests,
-            replies,
+            connection: Some(connection),
+            connecting: None,
+            servers: servers.into(),
+            open,
+            fallback: options.resilience.fallback,
+            notify: options.notify,
             bounds,
             began: Instant::now(),
         })
@@ -101,7 +136,7 @@ impl Session {
     /// The tokens that the session consists of: prompts and answers so far.
     #[must_use]
     pub fn tokens(&self) -> &[Token] {
-        self.device.committed()
+        self.device.settled()
     }
 
     /// The most tokens that the session may have.
@@ -110,41 +145,50 @@ impl Session {
         self.bounds.context
     }
 
-    /// Generates the answer to `prompt`, the whole text so far. `on_token` sees every committed token, and ends the
-    /// generation by `Break`.
+    /// Generates the answer to `prompt`, the whole text so far. `on_token` sees every token, and ends the generation by
+    /// `Break`.
     ///
     /// # Errors
-    /// If the connection breaks, the server ends the session, or the drafter fails.
+    /// If the server ends the session, the drafter fails, or no server is left and the fallback is to fail.
     pub async fn generate(
         &mut self,
         prompt: Prompt,
-        mut on_token: impl FnMut(Committed) -> ControlFlow<()>,
+        mut on_token: impl FnMut(Emitted) -> ControlFlow<()>,
     ) -> Result<Generation, Error> {
         let began = Instant::now();
         let prompt_len = prompt.tokens.len();
+        let mut provenance = Vec::new();
         let sampler = Arc::new(Sampler::new(prompt.sampling.clone(), self.bounds.vocabulary_size)?);
         self.device.prompt(self.began.elapsed(), prompt);
         loop {
             while let Some(action) = self.device.poll() {
                 match action {
+                    Action::Connect(server) => self.connecting = Some((server, self.connect(server))),
+                    Action::Disconnect => {
+                        self.connection = None;
+                        self.connecting = None;
+                    }
                     Action::Send(request) => {
-                        if self.requests.send(sled_wire::encode_request(request)).await.is_err() {
-                            return Err(self.why_it_ended().await);
+                        if let Some(connection) = &self.connection {
+                            connection.send(request);
                         }
                     }
                     Action::Draft(ticket) => {
                         let drafts = self.drafts.as_ref().ok_or(Error::DrafterGone)?;
                         self.drafting = Some((ticket, drafts.draft(self.device.context(), Arc::clone(&sampler))?));
                     }
-                    Action::Commit(committed) => {
-                        if on_token(committed).is_break() {
-                            self.device.stop_at(committed.position + 1);
+                    Action::Emit(emitted) => {
+                        provenance.push(emitted.provenance);
+                        if on_token(emitted).is_break() {
+                            self.device.stop_at(emitted.position + 1);
                         }
                     }
+                    Action::Notify(notice) => self.tell(&notice),
                     Action::Finish(FinishReason::Failed(reason)) => return Err(Error::Refused(reason)),
                     Action::Finish(reason) => {
                         return Ok(Generation {
-                            tokens: self.device.committed().get(prompt_len..).unwrap_or_default().to_vec(),
+                            tokens: self.device.settled().get(prompt_len..).unwrap_or_default().to_vec(),
+                            provenance,
                             reason,
                             stats: self.device.stats(),
                             elapsed: began.elapsed(),
@@ -156,7 +200,7 @@ impl Session {
         }
     }
 
-    /// Waits for the next thing to happen, a reply or a draft, and lets the device know.
+    /// Waits for the next thing to happen and lets the device know.
     async fn wait(&mut self) -> Result<(), Error> {
         let drafting = async {
             match &mut self.drafting {
@@ -164,30 +208,82 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
+        let incoming = async {
+            match &mut self.connection {
+                Some(connection) => connection.receive().await,
+                None => std::future::pending().await,
+            }
+        };
+        let connected = async {
+            match &mut self.connecting {
+                Some((server, connecting)) => (*server, connecting.await),
+                None => std::future::pending().await,
+            }
+        };
+        let timer = async {
+            match self.device.deadline() {
+                Some(deadline) => tokio::time::sleep_until((self.began + deadline).into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             (ticket, draft) = drafting => {
                 self.drafting = None;
                 let draft = draft.map_err(|_gone| Error::DrafterGone)??;
-                self.device.on_draft(ticket, draft);
+                self.device.on_draft(self.began.elapsed(), ticket, draft);
             }
-            message = self.replies.message() => {
-                let message = message?.ok_or_else(|| Error::Broken("the server closed it".to_owned()))?;
-                if let FromServer::Reply(reply) = sled_wire::decode_server(message, &self.bounds)? {
-                    self.device.on_reply(self.began.elapsed(), reply);
+            incoming = incoming => match incoming? {
+                Incoming::Reply(reply) => self.device.on_reply(self.began.elapsed(), reply),
+                Incoming::Ended(reason) => {
+                    self.connection = None;
+                    self.device.on_disconnected(self.began.elapsed(), reason);
                 }
+            },
+            (server, connection) = connected => {
+                self.connecting = None;
+                self.on_connection(server, connection);
             }
+            () = timer => self.device.on_timer(self.began.elapsed()),
         }
         Ok(())
     }
 
-    /// The server's last word, after it stopped listening.
-    async fn why_it_ended(&mut self) -> Error {
-        loop {
-            match self.replies.message().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return Error::Broken("the server closed it".to_owned()),
-                Err(status) => return status.into(),
+    fn connect(&self, server: usize) -> Connecting {
+        let (servers, open) = (Arc::clone(&self.servers), self.open.clone());
+        Box::pin(async move {
+            let address = servers.get(server).map(String::as_str).unwrap_or_default();
+            Connection::open(&Link::connect(address).await?, open).await
+        })
+    }
+
+    fn on_connection(&mut self, server: usize, connection: Result<Connection, Error>) {
+        let now = self.began.elapsed();
+        match connection {
+            Ok(connection) if connection.bounds.context < self.bounds.context => {
+                self.device.on_disconnected(now, "its sessions are shorter than this one may get".to_owned());
             }
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.device.on_connected(now, server);
+            }
+            Err(error) => self.device.on_disconnected(now, error.in_brief()),
         }
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        let message = match notice {
+            Notice::Lost(reason) => {
+                let then = match self.fallback {
+                    Fallback::Release => "trying again; until then the answer goes on with unverified drafts",
+                    Fallback::Wait | Fallback::Error => "trying again",
+                };
+                format!("the server is lost ({reason}); {then}")
+            }
+            Notice::Back { server } => {
+                let address = self.servers.get(*server).map(String::as_str).unwrap_or_default();
+                format!("the server at {address} answers; drafts are verified again")
+            }
+        };
+        (self.notify)(&message);
     }
 }

@@ -52,10 +52,8 @@ async fn serve(sequences: usize) -> Running {
 
 fn options(drafter: Option<Box<dyn Drafter>>) -> SessionOptions {
     SessionOptions {
-        name: "test".to_owned(),
-        vocabulary_fingerprint: VOCABULARY.to_owned(),
-        end_of_generation: vec![0],
         drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: 4 })),
+        ..SessionOptions::new("test", VOCABULARY, &[0])
     }
 }
 

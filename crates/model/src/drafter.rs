@@ -31,6 +31,16 @@ impl<M: Model> ModelDrafter<M> {
         Self { model, cached: Vec::new() }
     }
 
+    /// The logits of the token after `tokens`, of which there must be one at least.
+    ///
+    /// # Errors
+    /// If there are too many tokens for the model, or it fails.
+    pub fn logits_after(&mut self, tokens: &[Token]) -> Result<&[f32], Error> {
+        // A cache that cannot be rolled back any more, or is in doubt, is built anew, once.
+        let row = self.evaluate(tokens).or_else(|_| self.evaluate(tokens))?;
+        self.model.logits(row)
+    }
+
     /// Evaluates `tokens`; the logits after the last are those of the returned row. An error leaves the cache in doubt:
     /// the next evaluation starts from an empty one.
     fn evaluate(&mut self, tokens: &[Token]) -> Result<usize, Error> {
@@ -66,8 +76,6 @@ impl<M: Model> Drafter for ModelDrafter<M> {
         if context.tokens.is_empty() || context.tokens.len() > self.model.limits().context {
             return Ok(None);
         }
-        // A cache that cannot be rolled back any more, or is in doubt, is built anew, once.
-        let row = self.evaluate(context.tokens).or_else(|_| self.evaluate(context.tokens))?;
-        Ok(Some(sampler.draft(self.model.logits(row)?, context)))
+        Ok(Some(sampler.draft(self.logits_after(context.tokens)?, context)))
     }
 }

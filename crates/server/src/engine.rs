@@ -150,9 +150,9 @@ impl Worker {
             }
             Event::Close(id) => self.close(id),
             Event::Shutdown => {
-                let farewell = "the server is shutting down; run the command again when it is back";
+                let farewell = "the server is shutting down";
                 for (_, replies) in self.replies.drain() {
-                    let _gone = replies.try_send(Reply::Failed(farewell.to_owned()));
+                    let _gone = replies.try_send(Reply::Closing(farewell.to_owned()));
                 }
                 return false;
             }
@@ -185,7 +185,7 @@ impl Worker {
     }
 
     fn deliver(&mut self, id: SessionId, reply: Reply) {
-        let last = matches!(reply, Reply::Failed(_));
+        let last = matches!(reply, Reply::Closing(_) | Reply::Failed(_));
         let delivered = self.replies.get(&id).is_some_and(|replies| replies.try_send(reply).is_ok());
         if last || !delivered {
             self.close(id);

@@ -126,7 +126,7 @@ impl sled_wire::Sled for Service {
         let last_word = std::iter::once_with(move || {
             refused.try_recv().unwrap_or_else(|_none| {
                 // The engine lets go of a session without a word only if the word could not be delivered.
-                let reason = "the device read so slowly that the server closed its session; run the command again";
+                let reason = "the device read so slowly that the server closed its session";
                 Err(Status::aborted(reason))
             })
         });

@@ -34,7 +34,7 @@ pub use reply::{FromServer, decode_server, encode_reply};
 pub use request::{FromDevice, decode_device, encode_request};
 
 /// The version of the protocol; devices and servers of different versions do not talk.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The largest message that either side sends or takes. Token ids below 2^21 take at most three bytes each, so that a
 /// prompt of 128k tokens needs 384 KiB.

@@ -16,18 +16,20 @@ use crate::{Bounds, Opened, WireError, pb};
 pub enum FromServer {
     /// The first one of a session.
     Opened(Opened),
-    /// Any later one; never [`Reply::Failed`], which comes as the status that ends the stream.
+    /// Any later one; never [`Reply::Failed`] or [`Reply::Closing`], which come as the status that ends the stream.
     Reply(Reply),
 }
 
 /// A reply as what the session's stream yields next.
 ///
 /// # Errors
-/// [`Reply::Failed`] becomes the status that ends the stream, with the reason as its message.
+/// [`Reply::Failed`] and [`Reply::Closing`] become the status that ends the stream, with the reason as its message.
 pub fn encode_reply(reply: Reply) -> Result<pb::ServerMessage, Status> {
     let body = match reply {
         Reply::Commit(commit) => Body::Commit(encode_commit(commit)),
         Reply::Resend { turn, from } => Body::Resend(pb::Resend { turn, from: narrow(from) }),
+        Reply::Pending { turn } => Body::Pending(pb::Pending { turn }),
+        Reply::Closing(reason) => return Err(Status::unavailable(reason)),
         Reply::Failed(reason) => return Err(Status::failed_precondition(reason)),
     };
     Ok(pb::ServerMessage { body: Some(body) })
@@ -41,6 +43,7 @@ pub fn decode_server(message: pb::ServerMessage, bounds: &Bounds) -> Result<From
     match message.body.ok_or(WireError::Empty)? {
         Body::Opened(opened) => Ok(FromServer::Opened(decode_opened(opened))),
         Body::Commit(commit) => Ok(FromServer::Reply(Reply::Commit(decode_commit(commit, bounds)?))),
+        Body::Pending(pb::Pending { turn }) => Ok(FromServer::Reply(Reply::Pending { turn })),
         Body::Resend(pb::Resend { turn, from }) => {
             let from = widen(from);
             bounds.check_len(from)?;
@@ -59,12 +62,19 @@ fn encode_commit(commit: Commit) -> pb::Commit {
         rows: commit.rows,
         queue_us: micros(commit.load.queue),
         row_us: micros(commit.load.row),
+        step_us: micros(commit.load.step),
+        sharing: commit.load.sharing,
     }
 }
 
 fn decode_commit(commit: pb::Commit, bounds: &Bounds) -> Result<Commit, WireError> {
-    let load =
-        Load { queue: Duration::from_micros(commit.queue_us.into()), row: Duration::from_micros(commit.row_us.into()) };
+    let time = |micros: u32| Duration::from_micros(micros.into());
+    let load = Load {
+        queue: time(commit.queue_us),
+        step: time(commit.step_us),
+        row: time(commit.row_us),
+        sharing: commit.sharing,
+    };
     let commit = Commit {
         turn: commit.turn,
         from: widen(commit.from),

@@ -62,14 +62,15 @@ fn reply() -> impl Strategy<Value = Reply> {
     let micros = || any::<u32>().prop_map(|us| Duration::from_micros(us.into()));
     let commit = (
         (any::<u32>(), 0..130_000usize, 0..900usize, vec(token(), 0..172)),
-        (any::<u64>(), any::<u32>(), micros(), micros()),
+        (any::<u64>(), any::<u32>(), micros(), micros(), micros(), any::<u32>()),
     )
-        .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, row))| {
-            let load = Load { queue, row };
+        .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, step, row, sharing))| {
+            let load = Load { queue, step, row, sharing };
             Reply::Commit(Commit { turn, from, accepted, tokens, digest: Digest(digest), rows, load })
         });
     let resend = (any::<u32>(), 0..=131_072usize).prop_map(|(turn, from)| Reply::Resend { turn, from });
-    prop_oneof![commit, resend]
+    let pending = any::<u32>().prop_map(|turn| Reply::Pending { turn });
+    prop_oneof![commit, resend, pending]
 }
 
 fn open() -> impl Strategy<Value = Open> {
@@ -130,8 +131,8 @@ fn check_server_bytes(bytes: &[u8]) {
             assert_in_bounds(&commit.tokens, commit.from + commit.accepted + commit.tokens.len());
         }
         Ok(FromServer::Reply(Reply::Resend { from, .. })) => assert!(from <= BOUNDS.context),
-        Ok(FromServer::Reply(Reply::Failed(_))) => panic!("failures are no messages"),
-        Ok(FromServer::Opened(_)) | Err(_) => {}
+        Ok(FromServer::Reply(Reply::Closing(_) | Reply::Failed(_))) => panic!("failures are no messages"),
+        Ok(FromServer::Opened(_) | FromServer::Reply(Reply::Pending { .. })) | Err(_) => {}
     }
 }
 
@@ -194,18 +195,21 @@ fn descriptions_survive_the_wire() {
 fn failures_end_the_stream_with_their_reason() {
     let status = encode_reply(Reply::Failed("the session is full".into())).unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "the session is full"));
+    let status = encode_reply(Reply::Closing("the server is shutting down".into())).unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "the server is shutting down"));
 }
 
 #[test]
 fn loads_saturate() {
-    let load = Load { queue: Duration::MAX, row: Duration::from_nanos(2_999) };
+    let load = Load { queue: Duration::MAX, step: Duration::MAX, row: Duration::from_nanos(2_999), sharing: 3 };
     let commit = Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, load };
     let Ok(FromServer::Reply(Reply::Commit(decoded))) =
         decode_server(encode_reply(Reply::Commit(commit)).unwrap(), &BOUNDS)
     else {
         panic!("a commit was expected");
     };
-    let expected = Load { queue: Duration::from_micros(u32::MAX.into()), row: Duration::from_micros(2) };
+    let most = Duration::from_micros(u32::MAX.into());
+    let expected = Load { queue: most, step: most, row: Duration::from_micros(2), sharing: 3 };
     assert_eq!(decoded.load, expected);
 }
 
@@ -214,12 +218,17 @@ fn a_round_costs_tens_of_bytes_each_way() {
     // Late in a long chat, with large token ids, and a server so busy that blocks wait for a second.
     let block =
         DraftBlock { turn: 1_000, from: 131_000, built_on: Digest(u64::MAX), tokens: vec![151_935; 5], until: 0 };
-    let load = Load { queue: Duration::from_secs(1), row: Duration::from_millis(10) };
+    let load = Load {
+        queue: Duration::from_secs(1),
+        step: Duration::from_millis(200),
+        row: Duration::from_millis(10),
+        sharing: 16,
+    };
     let digest = Digest(u64::MAX);
     let commit = Commit { turn: 1_000, from: 131_000, accepted: 5, tokens: vec![151_935], digest, rows: 6, load };
     let draft = encode_request(Request::Draft(block)).encoded_len();
     let verdict = encode_reply(Reply::Commit(commit)).unwrap().encoded_len();
-    assert_eq!((draft, verdict), (35, 34));
+    assert_eq!((draft, verdict), (35, 40));
 }
 
 #[test]

@@ -25,11 +25,15 @@ pub struct Step {
     pub rows: Vec<Row>,
     parts: Vec<Part>,
     planned: Duration,
+    /// How many sessions have rows in it.
+    sharing: u32,
+    /// Whether its duration is known to the cost model.
+    observed: bool,
 }
 
 impl Step {
     fn begun(now: Duration) -> Self {
-        Self { cache_ops: Vec::new(), rows: Vec::new(), parts: Vec::new(), planned: now }
+        Self { cache_ops: Vec::new(), rows: Vec::new(), parts: Vec::new(), planned: now, sharing: 0, observed: false }
     }
 
     /// How many sessions have rows in it.
@@ -90,6 +94,7 @@ impl Server {
         for (_, id) in ready.into_iter().chain(unread) {
             self.add(&mut step, id, &mut prefill);
         }
+        step.sharing = u32::try_from(step.parts.len()).unwrap_or(u32::MAX);
         Some(step)
     }
 
@@ -193,7 +198,12 @@ impl Server {
         step: &mut Step,
         mut logits: impl FnMut(usize) -> Result<&'a [f32], E>,
     ) -> Result<Vec<(SessionId, Reply)>, E> {
-        let row = now.saturating_sub(step.planned) / u32::try_from(step.rows.len()).unwrap_or(u32::MAX).max(1);
+        let duration = now.saturating_sub(step.planned);
+        if !step.observed {
+            step.observed = true;
+            self.cost.observe(step.rows.len(), duration);
+        }
+        let row = self.cost.row();
         let mut replies = Vec::new();
         while let Some(part) = step.parts.last_mut() {
             let Some(session) = self.sessions.get_mut(&part.session) else {
@@ -216,7 +226,7 @@ impl Server {
                             tokens,
                             digest: session.sequence.last_digest(),
                             rows: u32::try_from(verify.drafts.len() + 1).unwrap_or(u32::MAX),
-                            load: Load { queue: verify.waited, row },
+                            load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing },
                         };
                         replies.push((part.session, Reply::Commit(commit)));
                         // What the row budget cut off a block is still to be answered, if nothing newer has come.
@@ -252,7 +262,7 @@ impl Server {
             session.in_step = false;
             session.failures += 1;
             if session.failures >= MAX_FAILURES {
-                replies.push((part.session, Reply::Failed(format!("the server's engine failed: {reason}"))));
+                replies.push((part.session, Reply::Closing(format!("the server's engine failed: {reason}"))));
                 session.sampler = None;
             } else if session.epoch == part.epoch && session.pending.is_none() {
                 session.pending = part.verify.and_then(|verify| verify.pending);

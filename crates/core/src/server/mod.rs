@@ -8,14 +8,17 @@
 //! |---|---|
 //! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
 //! | `batch.rs` | which rows the next pass has, and what its logits commit |
+//! | `cost.rs` | what a row costs, from the passes so far |
 
 mod batch;
+mod cost;
 mod session;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use batch::Step;
+use cost::StepCost;
 use session::Session;
 
 use crate::Token;
@@ -64,6 +67,7 @@ pub struct Server {
     free_sequences: Vec<SequenceId>,
     /// What closed sessions left in the cache, to be removed before the next pass.
     closing: Vec<CacheOp>,
+    cost: StepCost,
     /// Whether a step was handed out and has not come back.
     running: bool,
 }
@@ -73,7 +77,15 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
         let free_sequences = (0..SequenceId::try_from(config.sequences).unwrap_or(SequenceId::MAX)).rev().collect();
-        Self { config, sessions: BTreeMap::new(), next_id: 0, free_sequences, closing: Vec::new(), running: false }
+        Self {
+            config,
+            sessions: BTreeMap::new(),
+            next_id: 0,
+            free_sequences,
+            closing: Vec::new(),
+            cost: StepCost::default(),
+            running: false,
+        }
     }
 
     /// How many sessions are open.

@@ -11,7 +11,7 @@ use crate::sequence::Sequence;
 use crate::step::{CacheOp, SequenceId};
 
 /// How many blocks that build on an unanswered one are kept.
-const MAX_AHEAD: usize = 8;
+const MAX_AHEAD: usize = 32;
 
 /// The KV cache of a session, as the engine holds it.
 #[derive(Debug)]
@@ -38,6 +38,21 @@ impl Cache {
 pub(super) struct Pending {
     pub(super) block: DraftBlock,
     pub(super) arrived: Duration,
+}
+
+impl Pending {
+    /// Makes this block and `next` one, if `next` goes on where this one ends, or within it.
+    fn join(&mut self, next: &DraftBlock) -> bool {
+        let overlap = next.from.checked_sub(self.block.from).and_then(|at| self.block.tokens.get(..at));
+        let fits = |tokens: &[Token]| {
+            tokens.len() + next.tokens.len() <= Policy::MAX_LENGTH
+                && self.block.built_on.then_all(tokens) == next.built_on
+        };
+        let Some(len) = overlap.filter(|tokens| fits(tokens)).map(<[Token]>::len) else { return false };
+        self.block.tokens.truncate(len);
+        self.block.tokens.extend(&next.tokens);
+        true
+    }
 }
 
 /// What a draft block means for a session as it stands.
@@ -173,23 +188,28 @@ impl Session {
         match self.meaning(&block) {
             Meaning::Stale => None,
             Meaning::Answered(commit) => Some(Reply::Commit(commit)),
-            Meaning::Ahead if self.in_step || self.wants_rows() => {
-                if self.ahead.len() < MAX_AHEAD {
+            // What builds on a block that was rejected is never looked at again; nor is it worth an answer, since the device
+            // learns of the rejection from the verdict, and repeats what was lost when its time runs out.
+            Meaning::Ahead => {
+                let joined = self.pending.as_mut().is_some_and(|pending| pending.join(&block));
+                if !joined && self.ahead.len() < MAX_AHEAD {
                     self.ahead.push(Pending { block, arrived: now });
                 }
                 None
             }
-            Meaning::Ahead => Some(Reply::Resend { turn: self.turn, from: self.sequence.len() }),
             Meaning::Extends if self.sequence.len() >= config.context => Some(Reply::Failed(format!(
                 "the session is full: it has {} tokens, which is all that the server allows; start a new one, or start the \
                  server with a larger -c",
                 config.context
             ))),
             Meaning::Extends => {
+                // A device repeats a block that it had no answer to: it is to know that the server lives.
+                let waits = self.in_step || self.pending.is_some();
+                let arrived = self.pending.as_ref().map_or(now, |pending| pending.arrived);
                 self.active = now;
                 self.until = block.until.min(config.context);
-                self.pending = Some(Pending { block, arrived: now });
-                None
+                self.pending = Some(Pending { block, arrived });
+                waits.then_some(Reply::Pending { turn: self.turn })
             }
         }
     }
@@ -222,16 +242,13 @@ impl Session {
 
     /// Looks at the waiting blocks again after something was committed. Returns the answers that need no further pass.
     pub(super) fn settle(&mut self, config: &ServerConfig) -> Vec<Reply> {
-        let mut replies = Vec::new();
         let waiting: Vec<Pending> = self.pending.take().into_iter().chain(self.ahead.drain(..)).collect();
-        for Pending { block, arrived } in waiting {
-            match self.meaning(&block) {
-                // What built on a rejected block is void, and its device will learn that from the verdict on the block.
-                Meaning::Ahead if self.pending.is_none() => {}
-                _ => replies.extend(self.on_draft(config, arrived, block)),
-            }
-        }
-        replies
+        let replies = waiting.into_iter().filter_map(|Pending { block, arrived }| match self.meaning(&block) {
+            // What builds on a rejected block is void, and its device learns that from the verdict on the block.
+            Meaning::Ahead if self.pending.is_none() => None,
+            _ => self.on_draft(config, arrived, block),
+        });
+        replies.filter(|reply| !matches!(reply, Reply::Pending { .. })).collect()
     }
 
     fn meaning(&self, block: &DraftBlock) -> Meaning {

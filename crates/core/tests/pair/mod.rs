@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_core::device::{Action, Device, DeviceConfig, FinishReason, Prompt, Stats};
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats};
 use sled_core::message::{Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
@@ -44,6 +44,7 @@ impl Rng {
 pub struct Script {
     pub drafter: Option<Box<dyn Drafter>>,
     pub policy: Policy,
+    pub ahead: Ahead,
     pub turns: Vec<Turn>,
 }
 
@@ -130,9 +131,11 @@ impl Pair {
     pub fn join(&mut self, script: Script) {
         let config = DeviceConfig {
             policy: script.drafter.is_some().then_some(script.policy),
+            ahead: script.ahead,
             context: self.context,
             max_draft: Policy::MAX_LENGTH,
             end_of_generation: Arc::from(self.end_of_generation.as_slice()),
+            resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         };
         let session = self.server.open().expect("the server has a sequence for each device");
         let sampler =
@@ -231,8 +234,19 @@ impl Pair {
 
     fn act(&mut self, at: usize) -> bool {
         let host = &mut self.hosts[at];
+        if host.device.deadline().is_some_and(|deadline| deadline <= self.now) {
+            host.device.on_timer(self.now);
+        }
         let Some(action) = host.device.poll() else { return false };
         match action {
+            Action::Connect(server) => host.device.on_connected(self.now, server),
+            Action::Disconnect => {
+                self.server.close(host.session);
+                host.session = self.server.open().expect("its sequence is free again");
+                host.to_server.clear();
+                host.to_device.clear();
+            }
+            Action::Notify(_) => {}
             Action::Send(Request::Draft(mut block)) => {
                 if host.script.drafter.is_some() && self.network.unasked && self.rng.chance(2) {
                     block.until = block.from + self.rng.within(0..=6);
@@ -244,18 +258,18 @@ impl Pair {
                 let context: sampler::Context<'_> = host.device.context();
                 let drafter = host.script.drafter.as_mut().expect("only a device with a drafter drafts");
                 let draft = drafter.draft(context, &host.sampler).expect("the drafter works");
-                host.device.on_draft(ticket, draft);
+                host.device.on_draft(self.now, ticket, draft);
             }
-            Action::Commit(committed) => {
-                host.output.push(committed.token);
+            Action::Emit(emitted) => {
+                host.output.push(emitted.token);
                 let stop = host.script.turns[host.next_turn - 1].stop_after;
-                if stop == Some(committed.token) {
-                    host.device.stop_at(committed.position + 1);
+                if stop == Some(emitted.token) {
+                    host.device.stop_at(emitted.position + 1);
                 }
             }
             Action::Finish(reason) => {
                 let output = std::mem::take(&mut host.output);
-                let committed = host.device.committed();
+                let committed = host.device.settled();
                 let prompt = committed[..committed.len() - output.len()].to_vec();
                 assert!(committed.ends_with(&output));
                 host.outcomes.push(Outcome { prompt, output, reason, stats: host.device.stats() });
@@ -269,7 +283,7 @@ impl Pair {
 
     fn begin_turn(&mut self, host: &mut Host) {
         if let Some(turn) = host.script.turns.get(host.next_turn) {
-            let mut tokens = host.device.committed().to_vec();
+            let mut tokens = host.device.settled().to_vec();
             tokens.truncate(turn.keep);
             tokens.extend(&turn.text);
             host.sampler =

@@ -1,0 +1,227 @@
+//! The connection to a server, and what happens without one.
+
+use std::time::Duration;
+
+use super::timer::{Backoff, Timeout};
+use super::{Action, Device, Fallback, FinishReason, Notice, Provenance, Resilience};
+
+/// After so many timeouts in a row a connection is taken for dead, however open it looks.
+const MAX_TIMEOUTS: u32 = 3;
+
+/// How long an attempt to connect may take.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// The connection, and what is known of the way to the server.
+#[derive(Debug)]
+pub(super) struct Link {
+    state: State,
+    /// The server that the connection is to, or will be tried next.
+    server: usize,
+    pub(super) timeout: Timeout,
+    backoff: Backoff,
+    /// When the server last said something, or was asked something while nothing else was under way.
+    waiting_since: Duration,
+    /// Timeouts since the server last said something.
+    timeouts: u32,
+    /// Timeouts and lost or refused connections since a server last said something.
+    failures: u32,
+    /// Whether the server of this connection has been told of any text.
+    told: bool,
+    /// Whether the user knows that the server is lost.
+    lost: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    Connecting {
+        since: Duration,
+    },
+    /// To be tried again at this time.
+    Down {
+        retry: Duration,
+    },
+}
+
+impl Link {
+    pub(super) fn new(resilience: &Resilience) -> Self {
+        Self {
+            state: State::Down { retry: Duration::ZERO },
+            server: 0,
+            timeout: Timeout::new(resilience.timeout),
+            backoff: Backoff::new(resilience.seed),
+            waiting_since: Duration::ZERO,
+            timeouts: 0,
+            failures: 0,
+            told: false,
+            lost: false,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+impl Device {
+    /// When [`Device::on_timer`] is to be called, in the shell's time; `None` if there is nothing to wait for.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.due().map(|due| self.clock.to_shell(due))
+    }
+
+    fn due(&self) -> Option<Duration> {
+        if self.finished {
+            return None;
+        }
+        match self.link.state {
+            State::Up => (!self.blocks.is_empty()).then(|| self.link.waiting_since + self.link.timeout.duration()),
+            State::Connecting { since } => Some(since + CONNECTING),
+            State::Down { retry } => Some(retry),
+        }
+    }
+
+    /// The time has come. To call it early or for nothing does no harm.
+    pub fn on_timer(&mut self, now: Duration) {
+        self.clock.advance(now);
+        if self.due().is_none_or(|due| due > self.clock.now()) {
+            return;
+        }
+        match self.link.state {
+            State::Up => self.on_timeout(),
+            State::Connecting { .. } => {
+                self.actions.push_back(Action::Disconnect);
+                self.connection_lost("it does not answer".to_owned());
+            }
+            State::Down { .. } => self.connect(),
+        }
+    }
+
+    /// The connection that was asked for stands, to the server `server`, and a session is open.
+    pub fn on_connected(&mut self, now: Duration, server: usize) {
+        self.clock.advance(now);
+        self.link.state = State::Up;
+        self.link.server = server;
+        self.link.timeouts = 0;
+        self.link.told = false;
+        self.link.timeout.reset();
+        if !self.finished {
+            self.begin_turn(0);
+            self.advance();
+        }
+    }
+
+    /// The connection broke, or could not be made.
+    pub fn on_disconnected(&mut self, now: Duration, reason: String) {
+        self.clock.advance(now);
+        if !matches!(self.link.state, State::Down { .. }) {
+            self.connection_lost(reason);
+        }
+    }
+
+    /// Tells the server the text, of which it knows the first `shared` tokens if it knows any.
+    pub(super) fn begin_turn(&mut self, shared: usize) {
+        match self.link.state {
+            State::Up => {
+                let from = if std::mem::replace(&mut self.link.told, true) { shared } else { 0 };
+                self.send_context(from);
+            }
+            State::Connecting { .. } => {}
+            State::Down { .. } => self.connect(),
+        }
+    }
+
+    fn connect(&mut self) {
+        self.link.state = State::Connecting { since: self.clock.now() };
+        self.actions.push_back(Action::Connect(self.link.server));
+    }
+
+    /// From now on an answer is waited for.
+    pub(super) fn await_reply(&mut self) {
+        self.link.waiting_since = self.clock.now();
+    }
+
+    /// The server said something that makes sense.
+    pub(super) fn server_lives(&mut self) {
+        self.link.waiting_since = self.clock.now();
+        self.link.timeouts = 0;
+        self.link.failures = 0;
+        self.link.timeout.reset();
+        self.link.backoff.reset();
+        if std::mem::take(&mut self.link.lost) {
+            self.actions.push_back(Action::Notify(Notice::Back { server: self.link.server }));
+        }
+    }
+
+    fn on_timeout(&mut self) {
+        self.link.timeouts += 1;
+        let patience = match self.config.resilience.fallback {
+            Fallback::Wait => MAX_TIMEOUTS,
+            Fallback::Release | Fallback::Error => {
+                MAX_TIMEOUTS.min(self.config.resilience.fallback_after.saturating_sub(self.link.failures)).max(1)
+            }
+        };
+        if self.link.timeouts >= patience {
+            self.actions.push_back(Action::Disconnect);
+            self.connection_lost("it does not answer".to_owned());
+            return;
+        }
+        self.link.failures += 1;
+        self.link.timeout.double();
+        self.await_reply();
+        self.repeat();
+    }
+
+    /// There is no connection any more: the next server is to be tried, and what was in flight is to be sent anew.
+    pub(super) fn connection_lost(&mut self, reason: String) {
+        let Resilience { servers, fallback, fallback_after, .. } = self.config.resilience;
+        if self.link.is_up() {
+            self.stats.disconnections += 1;
+        }
+        self.link.failures += 1;
+        self.link.server = (self.link.server + 1) % servers.max(1);
+        self.link.state = State::Down { retry: self.clock.now() + self.link.backoff.next(servers) };
+        self.blocks.clear();
+        self.last_commit = None;
+        // What was to be sent to that server is not for the next.
+        self.actions.retain(|action| !matches!(action, Action::Send(_) | Action::Connect(_)));
+        if self.finished {
+            return;
+        }
+        if fallback == Fallback::Error && self.link.failures >= fallback_after {
+            self.finish(FinishReason::Failed(format!(
+                "the server is lost ({reason}); run the command again when it is back"
+            )));
+            return;
+        }
+        if !std::mem::replace(&mut self.link.lost, true) {
+            self.actions.push_back(Action::Notify(Notice::Lost(reason)));
+        }
+        self.advance();
+    }
+
+    /// Whether the device goes on alone.
+    pub(super) fn is_releasing(&self) -> bool {
+        let Resilience { fallback, fallback_after, .. } = self.config.resilience;
+        fallback == Fallback::Release && self.link.failures >= fallback_after && !self.link.is_up()
+    }
+
+    /// Shows the drafts as they are, if the device goes on alone. They become text that the next server takes as given.
+    pub(super) fn release(&mut self) {
+        if !self.is_releasing() || self.finished {
+            return;
+        }
+        if std::mem::take(&mut self.link.told) {
+            // What any server still says about this turn is about another text.
+            self.turn += 1;
+        }
+        while let Some(&token) = self.sequence.tokens().get(self.settled) {
+            self.confidences.pop_front();
+            self.stats.provisional_tokens += 1;
+            self.emit(token, Provenance::Provisional);
+            if self.finished {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a reply means for the drafts at hand.
+
+use super::{Device, FinishReason, Provenance};
+use crate::Token;
+use crate::message::Commit;
+
+/// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
+const MAX_STRIKES: u32 = 32;
+
+impl Device {
+    pub(super) fn on_commit(&mut self, commit: &Commit) {
+        if commit.end() <= self.settled {
+            return;
+        }
+        if commit.from > self.settled {
+            // A commit before this one is late or lost: ask, once, for what was committed since.
+            if !std::mem::replace(&mut self.asked_again, true) {
+                self.repeat();
+            }
+            return;
+        }
+        let Some(tokens) = self.understand(commit) else {
+            if self.strike() {
+                self.repeat();
+            }
+            return;
+        };
+        self.strikes = 0;
+        self.asked_again = false;
+        self.stats.rounds += u64::from(commit.rows > 0);
+        self.stats.server_rows += u64::from(commit.rows);
+        self.measure(commit, tokens.len());
+        self.server_lives();
+        for token in tokens {
+            self.commit(token);
+            if self.finished {
+                return;
+            }
+        }
+        while self.blocks.front().is_some_and(|block| block.is_answered(self.settled)) {
+            self.blocks.pop_front();
+        }
+        self.advance();
+    }
+
+    /// The tokens that `commit` adds, or `None` if it does not follow from what this device has and sent.
+    fn understand(&self, commit: &Commit) -> Option<Vec<Token>> {
+        let accepted_end = commit.from.checked_add(commit.accepted)?;
+        if accepted_end > self.sequence.len() {
+            return None;
+        }
+        let mut tokens = self.sequence.tokens().get(self.settled..accepted_end).unwrap_or_default().to_vec();
+        tokens.extend(commit.tokens.get(self.settled.saturating_sub(accepted_end)..)?);
+        let digest = self.sequence.digest(self.settled)?.then_all(&tokens);
+        (digest == commit.digest && self.settled + tokens.len() <= self.config.context).then_some(tokens)
+    }
+
+    /// Learns from a commit what things cost.
+    fn measure(&mut self, commit: &Commit, tokens: usize) {
+        let now = self.clock.now();
+        if let Some(last) = self.last_commit.replace(now) {
+            self.goodput.on_commit(tokens, now.saturating_sub(last));
+            if let Some(block) = self.blocks.front().filter(|block| !block.again && commit.rows > 0) {
+                // What the server decodes by itself answers no question.
+                let asked = if block.until > 0 { block.sent.max(last) } else { block.sent };
+                self.link.timeout.sample(now.saturating_sub(asked));
+            }
+        }
+        if commit.rows > 0 {
+            self.goodput.on_load(commit.load);
+        }
+    }
+
+    fn commit(&mut self, token: Token) {
+        let position = self.settled;
+        let sent = self.blocks.iter().any(|block| (block.start..block.end).contains(&position));
+        let agrees = self.sequence.tokens().get(position) == Some(&token);
+        if let Some(confidence) = self.confidences.pop_front() {
+            self.calibration.observe(confidence, agrees);
+        }
+        if !agrees {
+            self.sequence.truncate(position);
+            self.sequence.push(token);
+            self.confidences.clear();
+            self.exhausted = false;
+            // What was drafted on a wrong token is void; its block is answered by this token.
+            self.blocks.retain(|block| block.start <= position || block.until > 0);
+            for block in &mut self.blocks {
+                block.end = block.end.min(position + 1);
+            }
+        }
+        let provenance = match (sent, agrees) {
+            (true, true) => Provenance::Accepted,
+            (true, false) => Provenance::Corrected,
+            (false, _) => Provenance::Bonus,
+        };
+        self.stats.accepted_tokens += u64::from(provenance == Provenance::Accepted);
+        self.emit(token, provenance);
+    }
+
+    /// Counts a reply that brought nothing; false, and the session has failed, if there were too many in a row.
+    pub(super) fn strike(&mut self) -> bool {
+        self.strikes += 1;
+        let tolerable = self.strikes <= MAX_STRIKES;
+        if !tolerable {
+            self.finish(FinishReason::Failed(
+                "the server's answers do not fit this session; check that device and server run the same version"
+                    .to_owned(),
+            ));
+        }
+        tolerable
+    }
+}

@@ -1,0 +1,16 @@
+//! What can go wrong with a simulation.
+
+use std::path::PathBuf;
+
+/// What can go wrong with a simulation; each message is one sentence for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is no recording.
+    #[error("cannot use {} as recorded drafts: {reason}; make one with `sled bench record`", .path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,102 @@
+//! Recorded drafts: what a real drafter proposed at every position of real target outputs.
+//!
+//! A committed output depends on nothing but the target, so a drafter's proposal at every position of it can be recorded once
+//! and replayed at any device speed, network and load, with the acceptance of the real pair. Where the drafter was wrong, what
+//! it would have drafted next is recorded too: a device goes on drafting until it learns of the mistake.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sled_core::Token;
+use sled_core::sampler::{Context, Draft, Sampler};
+use sled_model::drafter::Drafter;
+
+use crate::Error;
+
+/// Real drafts for a set of prompts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recording {
+    /// The command that made it.
+    pub command: String,
+    /// The target model.
+    pub target: String,
+    /// The draft model.
+    pub draft: String,
+    /// One output for each prompt, greedy.
+    pub outputs: Vec<Output>,
+}
+
+/// The target's answer to one prompt, and what the drafter proposed along it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Output {
+    /// What kind of prompt it was.
+    pub kind: String,
+    /// How many tokens the prompt had.
+    pub prompt_len: usize,
+    /// The target's own tokens.
+    pub tokens: Vec<Token>,
+    /// What the drafter proposed for the position of each token, all before it being the target's.
+    pub drafts: Vec<Proposal>,
+    /// What it proposed after each wrong proposal, in order of position: empty where it was right.
+    pub detours: Vec<Vec<(Token, f32)>>,
+}
+
+/// A proposal, and what the drafter's distribution tells about it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The proposed token.
+    pub token: Token,
+    /// Its probability.
+    pub confidence: f32,
+    /// The entropy of the distribution, in nats.
+    pub entropy: f32,
+    /// By how much the likeliest token is more probable than the second.
+    pub margin: f32,
+}
+
+impl Recording {
+    /// Reads a recording.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is none.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let at = |reason: String| Error::Recording { path: PathBuf::from(path), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
+        let recording: Self = serde_json::from_str(&text).map_err(|error| at(error.to_string()))?;
+        for output in &recording.outputs {
+            if output.drafts.len() != output.tokens.len() || output.detours.len() != output.tokens.len() {
+                return Err(at("an output has not as many drafts as tokens".to_owned()));
+            }
+        }
+        Ok(recording)
+    }
+}
+
+/// Proposes what was recorded.
+#[derive(Clone, Debug)]
+pub struct ReplayDrafter {
+    prompt: Vec<Token>,
+    output: Output,
+}
+
+impl ReplayDrafter {
+    /// Replays the drafts of `output` for whatever stands in for its prompt.
+    #[must_use]
+    pub fn new(prompt: Vec<Token>, output: Output) -> Self {
+        Self { prompt, output }
+    }
+}
+
+impl Drafter for ReplayDrafter {
+    fn draft(&mut self, context: Context<'_>, _sampler: &Sampler) -> Result<Option<Draft>, sled_model::Error> {
+        let Some(text) = context.tokens.strip_prefix(self.prompt.as_slice()) else { return Ok(None) };
+        let right = sled_core::sequence::common_prefix(text, &self.output.tokens);
+        if right == text.len() {
+            let draft = |p: &Proposal| Draft { token: p.token, confidence: p.confidence };
+            return Ok(self.output.drafts.get(right).map(draft));
+        }
+        // After the first wrong token, which the detour follows.
+        let detour = self.output.detours.get(right).map(Vec::as_slice).unwrap_or_default();
+        Ok(detour.get(text.len() - right - 1).map(|&(token, confidence)| Draft { token, confidence }))
+    }
+}
