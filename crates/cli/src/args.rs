@@ -122,7 +122,7 @@ pub struct DeviceArgs {
     #[arg(long, env = "SLED_FALLBACK_AFTER", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub fallback_after: u32,
 
-    /// The longest that a server may take to answer, in seconds, before it is asked again
+    /// The longest that a server may take to answer, in seconds, before it is asked again; doubled each time
     #[arg(long, env = "SLED_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: std::time::Duration,
 

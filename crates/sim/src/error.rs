@@ -13,4 +13,10 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The state machines asked a model for what cannot be.
+    #[error("the simulated model failed: {0}")]
+    Model(#[from] sled_model::Error),
+    /// A sampling parameter is out of range.
+    #[error(transparent)]
+    Sampling(#[from] sled_core::sampler::SamplingError),
 }

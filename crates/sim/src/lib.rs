@@ -1,6 +1,24 @@
 //! Virtual time: the production state machines with cost models, faults and recorded drafts, from a seed.
+//!
+//! A figure from here is a statement about the shipped code: [`world`] drives `sled-core`'s own device and server, and decides
+//! nothing that they decide.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`world`] | the event loop: devices, servers, connections, faults |
+//! | [`network`] | latency, jitter, bandwidth, loss, duplication, reordering |
+//! | [`cost`] | how long a forward pass takes |
+//! | [`recording`], [`replay`] | real drafts, recorded once and replayed |
+//! | [`oracle`] | how fast a device could be that knew which drafts are right |
+//! | [`rng`] | all the randomness |
 
+pub mod cost;
 mod error;
+pub mod network;
+pub mod oracle;
 pub mod recording;
+pub mod replay;
+pub mod rng;
+pub mod world;
 
 pub use error::Error;

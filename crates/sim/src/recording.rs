@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sled_core::Token;
-use sled_core::sampler::{Context, Draft, Sampler};
-use sled_model::drafter::Drafter;
 
 use crate::Error;
 
@@ -69,34 +67,5 @@ impl Recording {
             }
         }
         Ok(recording)
-    }
-}
-
-/// Proposes what was recorded.
-#[derive(Clone, Debug)]
-pub struct ReplayDrafter {
-    prompt: Vec<Token>,
-    output: Output,
-}
-
-impl ReplayDrafter {
-    /// Replays the drafts of `output` for whatever stands in for its prompt.
-    #[must_use]
-    pub fn new(prompt: Vec<Token>, output: Output) -> Self {
-        Self { prompt, output }
-    }
-}
-
-impl Drafter for ReplayDrafter {
-    fn draft(&mut self, context: Context<'_>, _sampler: &Sampler) -> Result<Option<Draft>, sled_model::Error> {
-        let Some(text) = context.tokens.strip_prefix(self.prompt.as_slice()) else { return Ok(None) };
-        let right = sled_core::sequence::common_prefix(text, &self.output.tokens);
-        if right == text.len() {
-            let draft = |p: &Proposal| Draft { token: p.token, confidence: p.confidence };
-            return Ok(self.output.drafts.get(right).map(draft));
-        }
-        // After the first wrong token, which the detour follows.
-        let detour = self.output.detours.get(right).map(Vec::as_slice).unwrap_or_default();
-        Ok(detour.get(text.len() - right - 1).map(|&(token, confidence)| Draft { token, confidence }))
     }
 }

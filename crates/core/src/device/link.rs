@@ -104,7 +104,6 @@ impl Device {
         self.link.server = server;
         self.link.timeouts = 0;
         self.link.told = false;
-        self.link.timeout.reset();
         if !self.finished {
             self.begin_turn(0);
             self.advance();
@@ -155,6 +154,7 @@ impl Device {
 
     fn on_timeout(&mut self) {
         self.link.timeouts += 1;
+        self.link.timeout.double();
         let patience = match self.config.resilience.fallback {
             Fallback::Wait => MAX_TIMEOUTS,
             Fallback::Release | Fallback::Error => {
@@ -167,7 +167,6 @@ impl Device {
             return;
         }
         self.link.failures += 1;
-        self.link.timeout.double();
         self.await_reply();
         self.repeat();
     }
@@ -208,7 +207,7 @@ impl Device {
 
     /// Shows the drafts as they are, if the device goes on alone. They become text that the next server takes as given.
     pub(super) fn release(&mut self) {
-        if !self.is_releasing() || self.finished {
+        if !self.is_releasing() || self.finished || self.sequence.len() == self.settled {
             return;
         }
         if std::mem::take(&mut self.link.told) {

@@ -8,6 +8,10 @@ const LEAST: Duration = Duration::from_millis(300);
 /// The time that it is given before anything is known of it.
 const FIRST: Duration = Duration::from_secs(3);
 
+/// The longest that a timeout is doubled to. One that could not grow would give up on a slow server again and again, always
+/// before it answers.
+const LONGEST: Duration = Duration::from_secs(20);
+
 /// The first delay before a reconnection, and the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -23,7 +27,7 @@ pub(super) struct Timeout {
 }
 
 impl Timeout {
-    /// A timeout that never exceeds `most`.
+    /// A timeout that begins at `most` at most.
     pub(super) fn new(most: Duration) -> Self {
         Self { most, smoothed: None, variation: Duration::ZERO, doubled: 0 }
     }
@@ -53,8 +57,8 @@ impl Timeout {
     }
 
     pub(super) fn duration(&self) -> Duration {
-        let plain = self.smoothed.map_or(FIRST, |smoothed| smoothed + self.variation * 4).max(LEAST);
-        plain.saturating_mul(1 << self.doubled).min(self.most)
+        let plain = self.smoothed.map_or(FIRST, |smoothed| smoothed + self.variation * 4).max(LEAST).min(self.most);
+        plain.saturating_mul(1 << self.doubled).min(self.most.max(LONGEST))
     }
 }
 
@@ -134,8 +138,12 @@ mod tests {
         for _ in 0..100 {
             timeout.double();
         }
-        assert_eq!(timeout.duration(), ms(4000));
+        assert_eq!(timeout.duration(), LONGEST);
+        timeout.sample(ms(100_000));
         timeout.reset();
+        assert_eq!(timeout.duration(), ms(4000), "what was asked for");
+        let mut timeout = Timeout::new(ms(4000));
+        (0..100).for_each(|_| timeout.sample(ms(20)));
         assert_eq!(timeout.duration(), LEAST);
     }
 
