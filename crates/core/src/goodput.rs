@@ -19,18 +19,34 @@ const MAX_CHANGE: usize = 2;
 const FIRST_LONGEST: usize = 4;
 
 /// How much of the past rate is kept for each committed token.
-const RATE_KEPT: f64 = 0.95;
+const RATE_KEPT: f64 = 0.96;
 
 /// The gain of the running means of times.
 const TIME_GAIN: f64 = 0.2;
 
+/// A trial of drafting is so many verdicts long.
+const TRIAL: u32 = 6;
+
+/// So many tokens are decoded plainly between trials: at first, and at most.
+const FIRST_PAUSE: usize = 48;
+const LONGEST_PAUSE: usize = 768;
+
 /// What a device has measured of the costs, and how long its blocks may be.
 #[derive(Clone, Debug)]
 pub struct Goodput {
-    tokens: f64,
-    seconds: f64,
+    rate: Rate,
+    /// The rate while blocks are sent, and while the server decodes by itself.
+    drafting: Rate,
+    plain: Rate,
+    /// Verdicts until the trial of drafting is over.
+    trial: u32,
+    /// Plain tokens until the next trial, and from the next on.
+    pause: usize,
+    next_pause: usize,
     draft: Mean,
     step: Mean,
+    /// What the step would have taken without this device's drafts.
+    plain_step: Mean,
     row: Mean,
     sharing: Mean,
     longest: usize,
@@ -50,10 +66,15 @@ pub enum Travel {
 impl Default for Goodput {
     fn default() -> Self {
         Self {
-            tokens: 0.0,
-            seconds: 0.0,
+            rate: Rate::default(),
+            drafting: Rate::default(),
+            plain: Rate::default(),
+            trial: TRIAL,
+            pause: 0,
+            next_pause: FIRST_PAUSE,
             draft: Mean(None),
             step: Mean(None),
+            plain_step: Mean(None),
             row: Mean(None),
             sharing: Mean(None),
             longest: FIRST_LONGEST,
@@ -62,18 +83,31 @@ impl Default for Goodput {
 }
 
 impl Goodput {
-    /// `tokens` were committed in the last `time`.
-    pub fn on_commit(&mut self, tokens: usize, time: Duration) {
-        let kept = RATE_KEPT.powi(i32::try_from(tokens).unwrap_or(i32::MAX));
-        self.tokens = kept * self.tokens + tokens as f64;
-        self.seconds = kept * self.seconds + time.as_secs_f64();
+    /// `tokens` were committed in the last `time`; `plainly`, if the server decoded by itself.
+    pub fn on_commit(&mut self, tokens: usize, time: Duration, plainly: bool) {
+        self.rate.add(tokens, time);
+        if plainly {
+            self.plain.add(tokens, time);
+            self.pause = self.pause.saturating_sub(tokens);
+            return;
+        }
+        self.drafting.add(tokens, time);
+        if self.trial > 0 {
+            self.trial -= 1;
+            if self.trial == 0 {
+                let longer = if self.is_drafting_faster() { FIRST_PAUSE } else { self.next_pause * 2 };
+                self.next_pause = longer.min(LONGEST_PAUSE);
+                self.pause = self.next_pause;
+            }
+        }
     }
 
-    /// The server told how busy it is.
-    pub fn on_load(&mut self, load: Load) {
+    /// The server told how busy it was in a step with `rows` rows of this device.
+    pub fn on_load(&mut self, load: Load, rows: u32) {
         self.step.add(load.step.as_secs_f64());
         self.row.add(load.row.as_secs_f64());
         self.sharing.add(f64::from(load.sharing.max(1)));
+        self.plain_step.add(load.step.saturating_sub(load.row * rows.saturating_sub(1)).as_secs_f64());
     }
 
     /// A token took `time` to draft.
@@ -92,48 +126,84 @@ impl Goodput {
         self.longest
     }
 
-    /// Whether a draft that was made already is worth its row. `first` adds the row that every block has beside its drafts.
+    /// Whether to draft, or to let the server decode by itself. Drafting is tried now and then: while the server decodes, its
+    /// worth is not to be seen.
     #[must_use]
-    pub fn pays(&self, survival: f64, first: bool) -> bool {
-        survival > self.rate() * self.price() * if first { 2.0 } else { 1.0 }
+    pub fn drafts(&self) -> bool {
+        self.trial > 0 || self.pause == 0 || self.is_drafting_faster()
     }
 
-    /// Whether a draft that is not made yet is worth waiting for, with a block at hand that could go out.
-    #[must_use]
-    pub fn worth_waiting(&self, survival: f64, travel: Travel) -> bool {
-        let draft = self.draft.or(0.0);
-        match travel {
-            Travel::Alone => survival > self.rate() * (draft + self.price()),
-            // It could follow in a block of its own, a step later. To wait for it holds up the verdict on all before it.
-            Travel::First => self.pays(survival, false) && survival * self.step.or(f64::MAX) > draft,
-            // The server is busy with the block before; it takes together what arrives meanwhile. But where it is shared, every
-            // block costs others a row.
-            Travel::Behind => {
-                self.sharing.or(1.0) > 1.5 && self.pays(survival, false) && survival * self.step.or(0.0) > draft
-            }
+    /// Drafting begins, or goes on.
+    pub fn on_drafting(&mut self) {
+        if self.trial == 0 && !self.is_drafting_faster() {
+            self.trial = TRIAL;
         }
     }
 
-    /// Whether it pays to draft at all rather than to let the server decode.
+    /// Whether a draft that was made already is worth its row.
+    #[must_use]
+    pub fn pays(&self, survival: f64) -> bool {
+        survival > self.rate.get() * self.price()
+    }
+
+    /// Whether a draft that is not made yet is worth waiting for, with a block at hand that could go out. `acceptance` is that
+    /// of a draft for itself.
+    #[must_use]
+    pub fn worth_waiting(&self, survival: f64, acceptance: f64, travel: Travel) -> bool {
+        let (draft, step, shared) = (self.draft.or(0.0), self.step.or(0.0), self.sharing.or(1.0) > 1.5);
+        if travel == Travel::Alone {
+            return survival > self.rate.get() * (draft + self.price());
+        }
+        // The server is busy with the block before; it takes together what arrives meanwhile.
+        if !self.pays(survival) || (travel == Travel::Behind && !shared) {
+            return false;
+        }
+        // The next draft could follow in a block of its own. To have it in this one saves the rest of a step if the first wrong
+        // draft is the one after it, or its share of one if many follow; and where others share the step, a row. If the first
+        // wrong draft is in the block already, all that is gained is delay.
+        let drafts_a_step = (step / draft.max(1e-6)).max(1.0);
+        let saved = ((1.0 - acceptance) + acceptance / drafts_a_step) * (step - draft).max(0.0);
+        let row = if shared { self.price() } else { 0.0 };
+        survival * (saved + row) > (1.0 - survival) * (draft + self.row.or(0.0))
+    }
+
+    /// Whether to draft the first token of a block with nothing under way.
     #[must_use]
     pub fn pays_to_draft(&self, acceptance: f64) -> bool {
-        acceptance > self.rate() * (self.draft.or(0.0) + self.price())
+        acceptance > self.rate.get() * (self.draft.or(0.0) + self.price())
     }
 
-    /// How long a step takes.
-    #[must_use]
-    pub fn step(&self) -> Duration {
-        Duration::from_secs_f64(self.step.or(0.0))
-    }
-
-    /// Committed tokens a second, of late.
-    fn rate(&self) -> f64 {
-        if self.seconds > 0.0 { self.tokens / self.seconds } else { 0.0 }
+    fn is_drafting_faster(&self) -> bool {
+        let plain = if self.plain.is_known() { self.plain.get() } else { 1.0 / self.plain_step.or(f64::MAX) };
+        self.drafting.get() >= plain
     }
 
     /// Seconds that a row costs all sessions that share the step.
     fn price(&self) -> f64 {
         self.row.or(0.0) * self.sharing.or(1.0)
+    }
+}
+
+/// Committed tokens a second, of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    tokens: f64,
+    seconds: f64,
+}
+
+impl Rate {
+    fn add(&mut self, tokens: usize, time: Duration) {
+        let kept = RATE_KEPT.powi(i32::try_from(tokens).unwrap_or(i32::MAX));
+        self.tokens = kept * self.tokens + tokens as f64;
+        self.seconds = kept * self.seconds + time.as_secs_f64();
+    }
+
+    fn get(&self) -> f64 {
+        if self.seconds > 0.0 { self.tokens / self.seconds } else { 0.0 }
+    }
+
+    fn is_known(&self) -> bool {
+        self.tokens > 8.0
     }
 }
 

@@ -9,11 +9,13 @@
 //! | [`network`] | latency, jitter, bandwidth, loss, duplication, reordering |
 //! | [`cost`] | how long a forward pass takes |
 //! | [`recording`], [`replay`] | real drafts, recorded once and replayed |
+//! | [`experiment`] | devices that replay a recording, in a closed loop |
 //! | [`oracle`] | how fast a device could be that knew which drafts are right |
 //! | [`rng`] | all the randomness |
 
 pub mod cost;
 mod error;
+pub mod experiment;
 pub mod network;
 pub mod oracle;
 pub mod recording;

@@ -1,36 +1,47 @@
 //! How fast a device could be that knew beforehand which drafts are right.
 //!
 //! A rejection costs one round trip and one step whatever one does: the correction is not known earlier. Between rejections
-//! either drafting is the limit, or the longest block that a server takes. An oracle drafts exactly the tokens that will be
-//! accepted and sends them at once; the verdict brings the correction with them.
+//! drafting or stepping is the limit. An oracle drafts exactly the tokens that will be accepted, and cuts them into the blocks
+//! with which the server is done soonest; the verdict on the last brings the correction.
 
 use std::time::Duration;
 
 use crate::cost::StepCost;
 use crate::recording::Output;
 
-/// The least time that `output` takes with these drafts: for each run of accepted drafts and the correction after it, the time
-/// to draft the run, a round trip `rtt`, and a step of one row.
+/// The least time that `output` takes with these drafts: for each run of accepted drafts and the correction after it, a round
+/// trip `rtt`, and the time until the server is done that gets each draft when it is made.
 #[must_use]
 pub fn least_time(output: &Output, draft_time: Duration, rtt: Duration, cost: StepCost) -> Duration {
     let mut time = Duration::ZERO;
     let mut run = 0;
-    let mut pending = false;
+    let mut begun = false;
     for (token, draft) in output.tokens.iter().zip(&output.drafts) {
-        pending = true;
-        if draft.token == *token {
+        begun = draft.token == *token;
+        if begun {
             run += 1;
         } else {
-            time += draft_time * run + rtt + cost.of(1);
+            time += rtt + least_run(run, draft_time, cost);
             run = 0;
-            pending = false;
         }
     }
-    if pending {
+    if begun {
         // The last token is the bonus of a verdict, and need not be drafted.
-        time += draft_time * run.saturating_sub(1) + rtt + cost.of(1);
+        time += rtt + least_run(run - 1, draft_time, cost);
     }
     time
+}
+
+/// When a server can be done that is to verify `run` drafts, of which draft `i` is there at `i * draft_time`.
+fn least_run(run: usize, draft_time: Duration, cost: StepCost) -> Duration {
+    // `done[j]`: the earliest end of a step that verifies draft `j` as its last; the steps before it verify the others.
+    let mut done = vec![Duration::ZERO];
+    for j in 1..=run {
+        let there = draft_time * u32::try_from(j).unwrap_or(u32::MAX);
+        let best = (0..j).map(|i| done[i].max(there) + cost.of(j - i + 1)).min();
+        done.extend(best);
+    }
+    if run == 0 { cost.of(1) } else { done[run] }
 }
 
 #[cfg(test)]
@@ -50,7 +61,18 @@ mod tests {
         };
         let ms = Duration::from_millis;
         let cost = StepCost::from_millis(10.0, 1.0);
-        // Two drafts and a correction; one draft and a bonus.
-        assert_eq!(least_time(&output, ms(5), ms(100), cost), (ms(10) + ms(100) + ms(11)) + (ms(5) + ms(100) + ms(11)));
+        // Two drafts in one step and a correction; one draft and a bonus.
+        assert_eq!(least_time(&output, ms(5), ms(100), cost), (ms(10) + ms(100) + ms(13)) + (ms(5) + ms(100) + ms(12)));
+    }
+
+    #[test]
+    fn a_long_run_is_verified_while_it_is_drafted() {
+        let ms = Duration::from_millis;
+        let cost = StepCost::from_millis(10.0, 1.0);
+        // Steps end soon after each draft, and the last has one draft only.
+        assert_eq!(least_run(3, ms(20), cost), ms(60 + 12));
+        // Where drafts are made at once, one step does it.
+        assert_eq!(least_run(3, ms(0), cost), ms(14));
+        assert_eq!(least_run(0, ms(20), cost), ms(11));
     }
 }

@@ -378,7 +378,7 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::ToServer(id, request) => self.to_server(id, request)?,
+            Event::ToServer(id, request) => self.deliver_request(id, request)?,
             Event::ToDevice(id, reply) => {
                 let Some(connection) = self.connections.get(&id) else { return Ok(()) };
                 let device = connection.device;
@@ -489,7 +489,7 @@ impl World {
         self.at(self.now + after, Event::HungUp(id));
     }
 
-    fn to_server(&mut self, id: ConnectionId, request: Request) -> Result<(), Error> {
+    fn deliver_request(&mut self, id: ConnectionId, request: Request) -> Result<(), Error> {
         let Some(&Connection { server, session, life, .. }) = self.connections.get(&id) else { return Ok(()) };
         let Some(host) = self.servers.get_mut(server).filter(|host| host.up && host.life == life) else {
             return Ok(());

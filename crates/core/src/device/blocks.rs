@@ -24,7 +24,7 @@ const HOPELESS: f64 = 0.02;
 const EVEN: f64 = 0.5;
 
 /// How many tokens the server decodes by itself when drafting does not pay, before the device thinks again.
-const LEASE: usize = 8;
+const LEASE: usize = 32;
 
 /// A block that waits for its verdict.
 #[derive(Clone, Debug)]
@@ -51,6 +51,7 @@ impl Device {
         while let Some(len) = self.next_block() {
             self.send_block(len);
         }
+        self.renew_lease();
         self.release();
         self.draft_on();
     }
@@ -62,11 +63,13 @@ impl Device {
         }
         let last = self.blocks.back();
         let Some(policy) = self.config.policy else { return last.is_none().then_some(0) };
-        // While the server decodes by itself nothing is in flight, and a block may take over at any time.
+        // While the server decodes by itself, no block is sent.
         let behind = last.filter(|block| block.until == 0);
-        let leased = last.is_some() && behind.is_none();
-        if leased && !self.goodput.pays_to_draft(self.calibration.mean()) {
+        if last.is_some() && behind.is_none() {
             return None;
+        }
+        if last.is_none() && policy == Policy::Goodput && !self.goodput.drafts() {
+            return Some(0);
         }
         if behind.is_some() && (self.config.ahead != Ahead::Blocks || self.blocks.len() >= MAX_BLOCKS) {
             return None;
@@ -81,14 +84,18 @@ impl Device {
         let most = self.config.max_draft.min(MAX_DRAFTS).min(self.limit.saturating_sub(start + 1));
         let drafted = self.sequence.len().saturating_sub(start);
         let mut survival = self.survival(start);
+        let mut acceptance = self.calibration.mean();
         let mut len = 0;
         while len < most {
             let goes_on = if len < drafted {
-                survival *= self.acceptance(start + len);
+                acceptance = self.acceptance(start + len);
+                survival *= acceptance;
                 self.takes(policy, travel, start, len, survival)
             } else {
                 !self.is_drafted_out() && {
-                    if self.waits_for(policy, travel, start, len, survival * self.calibration.mean()) {
+                    // Easy and hard stretches of text are longer than a token: the next draft is like the last.
+                    let next = (acceptance + self.calibration.mean()) / 2.0;
+                    if self.waits_for(policy, travel, start, len, survival, next) {
                         return None;
                     }
                     false
@@ -106,7 +113,11 @@ impl Device {
     fn takes(&self, policy: Policy, travel: Travel, start: Position, len: usize, survival: f64) -> bool {
         let first_behind = len == 0 && travel == Travel::Behind;
         match policy {
-            Policy::Goodput => len < self.goodput.longest() && self.goodput.pays(survival, first_behind),
+            // Behind a block it costs a row only if all before it is right, and then it brings a token for certain.
+            Policy::Goodput if first_behind => survival >= HOPELESS,
+            Policy::Goodput => {
+                len < self.goodput.longest() && self.goodput.pays(survival / self.validity(travel, start))
+            }
             Policy::Fixed { k } => len < k && (!first_behind || survival >= EVEN),
             Policy::Confidence { threshold, k_max } => {
                 let before = (start + len).checked_sub(1).and_then(|before| self.confidence(before));
@@ -115,12 +126,29 @@ impl Device {
         }
     }
 
-    /// Whether the block of `len` is to wait for a draft that is still to be made. `survival` is what is to be expected of it.
-    fn waits_for(&self, policy: Policy, travel: Travel, start: Position, len: usize, survival: f64) -> bool {
+    /// The probability that a block is looked at: behind another, only if its first token is the bonus of that.
+    fn validity(&self, travel: Travel, start: Position) -> f64 {
+        if travel == Travel::Behind { self.survival(start + 1) } else { 1.0 }
+    }
+
+    /// Whether the block of `len`, of this survival, is to wait for a draft that is still to be made, which is to be expected
+    /// to be accepted with the probability `next`.
+    fn waits_for(
+        &self,
+        policy: Policy,
+        travel: Travel,
+        start: Position,
+        len: usize,
+        survival: f64,
+        next: f64,
+    ) -> bool {
         match policy {
-            Policy::Goodput if len == 0 && travel != Travel::Behind => self.goodput.pays_to_draft(survival),
+            Policy::Goodput if len == 0 && travel != Travel::Behind => self.goodput.pays_to_draft(next),
             Policy::Goodput if len == 0 => true,
-            Policy::Goodput => len < self.goodput.longest() && self.goodput.worth_waiting(survival, travel),
+            Policy::Goodput => {
+                let survival = survival / self.validity(travel, start) * next;
+                len < self.goodput.longest() && self.goodput.worth_waiting(survival, next, travel)
+            }
             Policy::Fixed { .. } | Policy::Confidence { .. } => self.takes(policy, travel, start, len, f64::MAX),
         }
     }
@@ -167,22 +195,34 @@ impl Device {
 
     fn send_block(&mut self, len: usize) {
         let now = self.clock.now();
-        if self.blocks.back().is_some_and(|block| block.until > 0) {
-            self.blocks.clear();
-        }
+        let plainly = self.blocks.is_empty() && !self.goodput.drafts();
         if self.blocks.is_empty() {
             self.await_reply();
         }
         let start = self.blocks.back().map_or(self.settled, |block| block.end.max(self.settled));
         let until = match self.config.policy {
             None => self.limit,
-            Some(Policy::Goodput) if len == 0 => self.limit.min(self.settled + LEASE),
-            Some(_) => 0,
+            Some(Policy::Goodput) if plainly => self.limit.min(self.settled + LEASE),
+            Some(_) => {
+                self.goodput.on_drafting();
+                self.goodput.on_block(len);
+                0
+            }
         };
-        self.goodput.on_block(len);
         self.stats.draft_tokens += len as u64;
         self.blocks.push_back(Block { start, end: start + len, until, sent: now, again: false });
         self.send_drafts(start, start + len, until);
+    }
+
+    /// Lets the server decode on by itself, if it soon ends what it was told to and that still pays.
+    fn renew_lease(&mut self) {
+        let until = self.limit.min(self.settled + LEASE);
+        let Some(block) = self.blocks.back_mut() else { return };
+        let ends_soon = block.until > 0 && block.until < self.limit && block.until - self.settled <= LEASE / 2;
+        if ends_soon && self.link.is_up() && self.config.policy.is_some() && !self.goodput.drafts() {
+            *block = Block { start: self.settled, end: self.settled, until, ..*block };
+            self.send_drafts(self.settled, self.settled, until);
+        }
     }
 
     /// Sends all that is not settled of the blocks again, as one, with what was drafted meanwhile.

@@ -59,7 +59,8 @@ impl Device {
     fn measure(&mut self, commit: &Commit, tokens: usize) {
         let now = self.clock.now();
         if let Some(last) = self.last_commit.replace(now) {
-            self.goodput.on_commit(tokens, now.saturating_sub(last));
+            let plainly = self.blocks.front().is_some_and(|block| block.until > 0);
+            self.goodput.on_commit(tokens, now.saturating_sub(last), plainly);
             if let Some(block) = self.blocks.front().filter(|block| !block.again && commit.rows > 0) {
                 // What the server decodes by itself answers no question.
                 let asked = if block.until > 0 { block.sent.max(last) } else { block.sent };
@@ -67,7 +68,7 @@ impl Device {
             }
         }
         if commit.rows > 0 {
-            self.goodput.on_load(commit.load);
+            self.goodput.on_load(commit.load, commit.rows);
         }
     }
 

@@ -83,6 +83,12 @@ impl Server {
         }
         queue.sort_unstable();
         self.running = true;
+        // Where others share the pass, rows are dear: then a block waits for the verdict on the one before.
+        if let [(_, only)] = queue[..]
+            && let Some(session) = self.sessions.get_mut(&only)
+        {
+            session.join_ahead();
+        }
 
         let mut step = Step { cache_ops: std::mem::take(&mut self.closing), ..Step::begun(now) };
         step.cache_ops.extend(self.sessions.values_mut().filter_map(|session| session.cache.roll_back()));

@@ -120,6 +120,14 @@ impl Session {
         self.sequence.len().saturating_sub(self.cache.valid)
     }
 
+    /// Makes the pending block and those that build on it one. It saves passes, and costs the rows of all of them if the first
+    /// is rejected.
+    pub(super) fn join_ahead(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            self.ahead.retain(|next| !pending.join(&next.block));
+        }
+    }
+
     /// The first `most` tokens of the pending block that are not committed yet.
     pub(super) fn drafts(&self, most: usize) -> &[Token] {
         let Some(Pending { block, .. }) = &self.pending else { return &[] };
@@ -187,12 +195,16 @@ impl Session {
         block.tokens.truncate(Policy::MAX_LENGTH);
         match self.meaning(&block) {
             Meaning::Stale => None,
-            Meaning::Answered(commit) => Some(Reply::Commit(commit)),
+            Meaning::Answered(commit) => {
+                if block.tokens.is_empty() {
+                    self.until = self.until.max(block.until.min(config.context));
+                }
+                Some(Reply::Commit(commit))
+            }
             // What builds on a block that was rejected is never looked at again; nor is it worth an answer, since the device
             // learns of the rejection from the verdict, and repeats what was lost when its time runs out.
             Meaning::Ahead => {
-                let joined = self.pending.as_mut().is_some_and(|pending| pending.join(&block));
-                if !joined && self.ahead.len() < MAX_AHEAD {
+                if self.ahead.len() < MAX_AHEAD {
                     self.ahead.push(Pending { block, arrived: now });
                 }
                 None
