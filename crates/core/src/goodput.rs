@@ -24,12 +24,20 @@ const RATE_KEPT: f64 = 0.96;
 /// The gain of the running means of times.
 const TIME_GAIN: f64 = 0.2;
 
-/// A trial of drafting is so many verdicts long.
+/// The next block may have to wait for the end of a step that the server took by itself, for so much of the step. Found by
+/// simulation: what the step brings is worth about that.
+const LATE: f64 = 0.7;
+
+/// A trial of drafting is so many verdicts long, or fewer if drafting is less than half as fast.
 const TRIAL: u32 = 6;
 
 /// So many tokens are decoded plainly between trials: at first, and at most.
 const FIRST_PAUSE: usize = 48;
-const LONGEST_PAUSE: usize = 768;
+const LONGEST_PAUSE: usize = 4096;
+
+/// How many tokens the server decodes by itself before it is told to go on.
+const SHORTEST_LEASE: usize = 16;
+const LONGEST_LEASE: usize = 256;
 
 /// What a device has measured of the costs, and how long its blocks may be.
 #[derive(Clone, Debug)]
@@ -40,6 +48,7 @@ pub struct Goodput {
     plain: Rate,
     /// Verdicts until the trial of drafting is over.
     trial: u32,
+    tried: Rate,
     /// Plain tokens until the next trial, and from the next on.
     pause: usize,
     next_pause: usize,
@@ -49,6 +58,8 @@ pub struct Goodput {
     plain_step: Mean,
     row: Mean,
     sharing: Mean,
+    /// The round trip without the server's part in it.
+    way: Mean,
     longest: usize,
 }
 
@@ -70,6 +81,7 @@ impl Default for Goodput {
             drafting: Rate::default(),
             plain: Rate::default(),
             trial: TRIAL,
+            tried: Rate::default(),
             pause: 0,
             next_pause: FIRST_PAUSE,
             draft: Mean(None),
@@ -77,6 +89,7 @@ impl Default for Goodput {
             plain_step: Mean(None),
             row: Mean(None),
             sharing: Mean(None),
+            way: Mean(None),
             longest: FIRST_LONGEST,
         }
     }
@@ -94,6 +107,11 @@ impl Goodput {
         self.drafting.add(tokens, time);
         if self.trial > 0 {
             self.trial -= 1;
+            self.tried.add(tokens, time);
+            if self.trial + 2 < TRIAL && 2.0 * self.tried.get() < self.plain_rate() {
+                self.drafting = self.tried;
+                self.trial = 0;
+            }
             if self.trial == 0 {
                 let longer = if self.is_drafting_faster() { FIRST_PAUSE } else { self.next_pause * 2 };
                 self.next_pause = longer.min(LONGEST_PAUSE);
@@ -108,6 +126,23 @@ impl Goodput {
         self.row.add(load.row.as_secs_f64());
         self.sharing.add(f64::from(load.sharing.max(1)));
         self.plain_step.add(load.step.saturating_sub(load.row * rows.saturating_sub(1)).as_secs_f64());
+    }
+
+    /// A block and its verdict were on the way for `time`.
+    pub fn on_round_trip(&mut self, time: Duration) {
+        self.way.add(time.as_secs_f64());
+    }
+
+    /// How many steps the server could take by itself after the verdict on a block, before the next block of about `len` drafts
+    /// is there: while a correction is on its way to the device, and its drafts are made and on their way back, the server has
+    /// nothing to do for it. Where others share it, it has.
+    #[must_use]
+    pub fn plain_steps_between(&self, len: usize) -> usize {
+        if self.sharing.or(f64::MAX) > 1.5 {
+            return 0;
+        }
+        let gap = self.way.or(0.0) + self.draft.or(0.0) * len as f64;
+        (gap / self.plain_step.or(f64::MAX) + LATE) as usize
     }
 
     /// A token took `time` to draft.
@@ -135,8 +170,9 @@ impl Goodput {
 
     /// Drafting begins, or goes on.
     pub fn on_drafting(&mut self) {
-        if self.trial == 0 && !self.is_drafting_faster() {
+        if self.trial == 0 && self.pause == 0 && !self.is_drafting_faster() {
             self.trial = TRIAL;
+            self.tried = Rate::default();
         }
     }
 
@@ -173,9 +209,21 @@ impl Goodput {
         acceptance > self.rate.get() * (self.draft.or(0.0) + self.price())
     }
 
+    /// How many tokens the server is to decode by itself before the device thinks again: at least twice as many as it decodes
+    /// while a message is on the way, since the device renews it when half of them are there.
+    #[must_use]
+    pub fn lease(&self) -> usize {
+        let on_the_way = self.way.or(0.0) / self.plain_step.or(f64::MAX);
+        (SHORTEST_LEASE + (2.0 * on_the_way) as usize).min(LONGEST_LEASE)
+    }
+
     fn is_drafting_faster(&self) -> bool {
-        let plain = if self.plain.is_known() { self.plain.get() } else { 1.0 / self.plain_step.or(f64::MAX) };
-        self.drafting.get() >= plain
+        self.drafting.get() >= self.plain_rate()
+    }
+
+    /// The rate of plain decoding: as measured, or what the steps would allow.
+    fn plain_rate(&self) -> f64 {
+        if self.plain.is_known() { self.plain.get() } else { 1.0 / self.plain_step.or(f64::MAX) }
     }
 
     /// Seconds that a row costs all sessions that share the step.

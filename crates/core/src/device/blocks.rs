@@ -23,9 +23,6 @@ const HOPELESS: f64 = 0.02;
 /// The policies that know no costs send a block behind another only where it is at least an even bet that it is looked at.
 const EVEN: f64 = 0.5;
 
-/// How many tokens the server decodes by itself when drafting does not pay, before the device thinks again.
-const LEASE: usize = 32;
-
 /// A block that waits for its verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
@@ -33,7 +30,13 @@ pub(super) struct Block {
     pub(super) end: Position,
     /// The server decodes by itself up to here; 0 if it was not told to.
     pub(super) until: Position,
+    /// Whether that is all that the block is for.
+    pub(super) is_lease: bool,
     pub(super) sent: Duration,
+    /// Whether nothing else was under way then.
+    pub(super) alone: bool,
+    /// How far the server was told to decode by itself by the blocks before.
+    pub(super) granted: Position,
     /// Whether it was sent more than once.
     pub(super) again: bool,
 }
@@ -41,7 +44,7 @@ pub(super) struct Block {
 impl Block {
     /// Whether `settled` tokens answer it.
     pub(super) fn is_answered(&self, settled: usize) -> bool {
-        settled > self.start && settled >= self.end.max(self.until)
+        settled > self.start && settled >= if self.is_lease { self.until } else { self.end }
     }
 }
 
@@ -64,12 +67,12 @@ impl Device {
         let last = self.blocks.back();
         let Some(policy) = self.config.policy else { return last.is_none().then_some(0) };
         // While the server decodes by itself, no block is sent.
-        let behind = last.filter(|block| block.until == 0);
+        let behind = last.filter(|block| !block.is_lease);
         if last.is_some() && behind.is_none() {
             return None;
         }
-        if last.is_none() && policy == Policy::Goodput && !self.goodput.drafts() {
-            return Some(0);
+        if policy == Policy::Goodput && !self.goodput.drafts() {
+            return last.is_none().then_some(0);
         }
         if behind.is_some() && (self.config.ahead != Ahead::Blocks || self.blocks.len() >= MAX_BLOCKS) {
             return None;
@@ -133,15 +136,7 @@ impl Device {
 
     /// Whether the block of `len`, of this survival, is to wait for a draft that is still to be made, which is to be expected
     /// to be accepted with the probability `next`.
-    fn waits_for(
-        &self,
-        policy: Policy,
-        travel: Travel,
-        start: Position,
-        len: usize,
-        survival: f64,
-        next: f64,
-    ) -> bool {
+    fn waits_for(&self, policy: Policy, travel: Travel, start: Position, len: usize, survival: f64, next: f64) -> bool {
         match policy {
             Policy::Goodput if len == 0 && travel != Travel::Behind => self.goodput.pays_to_draft(next),
             Policy::Goodput if len == 0 => true,
@@ -195,30 +190,48 @@ impl Device {
 
     fn send_block(&mut self, len: usize) {
         let now = self.clock.now();
-        let plainly = self.blocks.is_empty() && !self.goodput.drafts();
-        if self.blocks.is_empty() {
+        let plainly = !self.goodput.drafts();
+        let alone = self.blocks.is_empty();
+        if alone {
             self.await_reply();
         }
         let start = self.blocks.back().map_or(self.settled, |block| block.end.max(self.settled));
+        let is_lease = self.config.policy.is_none() || (self.config.policy == Some(Policy::Goodput) && plainly);
         let until = match self.config.policy {
             None => self.limit,
-            Some(Policy::Goodput) if plainly => self.limit.min(self.settled + LEASE),
-            Some(_) => {
-                self.goodput.on_drafting();
-                self.goodput.on_block(len);
-                0
-            }
+            Some(Policy::Goodput) if plainly => self.limit.min(self.settled + self.goodput.lease()),
+            Some(Policy::Goodput) => match self.goodput.plain_steps_between(len) {
+                0 => 0,
+                steps => self.limit.min(start + len + 1 + steps),
+            },
+            Some(_) => 0,
         };
+        if !is_lease {
+            self.goodput.on_drafting();
+            self.goodput.on_block(len);
+        }
         self.stats.draft_tokens += len as u64;
-        self.blocks.push_back(Block { start, end: start + len, until, sent: now, again: false });
+        let granted = self.granted;
+        self.granted = granted.max(until);
+        self.blocks.push_back(Block {
+            start,
+            end: start + len,
+            until,
+            is_lease,
+            sent: now,
+            alone,
+            granted,
+            again: false,
+        });
         self.send_drafts(start, start + len, until);
     }
 
     /// Lets the server decode on by itself, if it soon ends what it was told to and that still pays.
     fn renew_lease(&mut self) {
-        let until = self.limit.min(self.settled + LEASE);
+        let until = self.limit.min(self.settled + self.goodput.lease());
         let Some(block) = self.blocks.back_mut() else { return };
-        let ends_soon = block.until > 0 && block.until < self.limit && block.until - self.settled <= LEASE / 2;
+        let ends_soon =
+            block.is_lease && block.until < self.limit && block.until - self.settled <= self.goodput.lease() / 2;
         if ends_soon && self.link.is_up() && self.config.policy.is_some() && !self.goodput.drafts() {
             *block = Block { start: self.settled, end: self.settled, until, ..*block };
             self.send_drafts(self.settled, self.settled, until);
@@ -228,13 +241,14 @@ impl Device {
     /// Sends all that is not settled of the blocks again, as one, with what was drafted meanwhile.
     pub(super) fn repeat(&mut self) {
         let (Some(first), Some(last)) = (self.blocks.front(), self.blocks.back()) else { return };
-        let (sent, end, until) = (first.sent, last.end, last.until);
-        let more = if until == 0 { self.next_block().unwrap_or(0) } else { 0 };
+        let (sent, alone, granted, end) = (first.sent, first.alone, first.granted, last.end);
+        let (until, is_lease) = (last.until, last.is_lease);
+        let more = if is_lease { 0 } else { self.next_block().unwrap_or(0) };
         let known = end.clamp(self.settled, self.sequence.len());
         let end = (known + more).min(self.sequence.len()).min(self.settled + self.config.max_draft);
         self.stats.draft_tokens += end.saturating_sub(known) as u64;
         self.blocks.clear();
-        self.blocks.push_back(Block { start: self.settled, end, until, sent, again: true });
+        self.blocks.push_back(Block { start: self.settled, end, until, is_lease, sent, alone, granted, again: true });
         self.send_drafts(self.settled, end, until);
     }
 

@@ -223,6 +223,8 @@ pub struct Device {
     exhausted: bool,
     /// The blocks that wait for their verdicts, in order of position.
     blocks: VecDeque<Block>,
+    /// How far the server was told to decode by itself.
+    granted: Position,
     asked: Option<Ticket>,
     asked_at: Duration,
     /// Whether the turn's first draft, for which the drafter reads the whole prompt, was made.
@@ -256,6 +258,7 @@ impl Device {
             last_commit: None,
             exhausted: false,
             blocks: VecDeque::new(),
+            granted: 0,
             asked: None,
             asked_at: Duration::ZERO,
             warm: false,
@@ -284,6 +287,7 @@ impl Device {
         self.turn += 1;
         self.prompted = self.clock.now();
         self.last_commit = None;
+        self.granted = 0;
         self.warm = false;
         self.strikes = 0;
         self.asked_again = false;

@@ -1,5 +1,6 @@
 //! What a reply means for the drafts at hand.
 
+use super::blocks::Block;
 use super::{Device, FinishReason, Provenance};
 use crate::Token;
 use crate::message::Commit;
@@ -59,12 +60,17 @@ impl Device {
     fn measure(&mut self, commit: &Commit, tokens: usize) {
         let now = self.clock.now();
         if let Some(last) = self.last_commit.replace(now) {
-            let plainly = self.blocks.front().is_some_and(|block| block.until > 0);
+            let plainly = self.blocks.front().is_some_and(|block| block.is_lease);
             self.goodput.on_commit(tokens, now.saturating_sub(last), plainly);
-            if let Some(block) = self.blocks.front().filter(|block| !block.again && commit.rows > 0) {
-                // What the server decodes by itself answers no question.
-                let asked = if block.until > 0 { block.sent.max(last) } else { block.sent };
-                self.link.timeout.sample(now.saturating_sub(asked));
+            // What the server decodes by itself answers no question.
+            let verdict = |block: &&Block| block.is_lease || commit.rows > 1 || commit.end() > block.granted;
+            if let Some(block) = self.blocks.front().filter(verdict).filter(|block| !block.again && commit.rows > 0) {
+                let asked = if block.is_lease { block.sent.max(last) } else { block.sent };
+                let time = now.saturating_sub(asked);
+                self.link.timeout.sample(time);
+                if !block.is_lease && block.alone {
+                    self.goodput.on_round_trip(time.saturating_sub(commit.load.queue + commit.load.step));
+                }
             }
         }
         if commit.rows > 0 {
@@ -85,7 +91,7 @@ impl Device {
             self.confidences.clear();
             self.exhausted = false;
             // What was drafted on a wrong token is void; its block is answered by this token.
-            self.blocks.retain(|block| block.start <= position || block.until > 0);
+            self.blocks.retain(|block| block.start <= position || block.is_lease);
             for block in &mut self.blocks {
                 block.end = block.end.min(position + 1);
             }
