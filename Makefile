@@ -28,6 +28,8 @@ bench: build
 	$(SLED) pull qwen2.5-coder-1.5b
 	$(SLED) pull qwen2.5-coder-0.5b
 	$(SLED) bench pair
+	$(SLED) bench policy
+	$(SLED) bench rtt
 	cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench sampler
 
 lint: setup

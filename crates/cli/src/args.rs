@@ -277,6 +277,10 @@ pub enum Bench {
     Pair(PairBenchArgs),
     /// Record what the draft model proposes along the target's outputs, for the benchmarks that replay it
     Record(RecordArgs),
+    /// Compare draft lengths on recorded drafts, in virtual time: idle and loaded servers, fast and slow links
+    Policy(PolicyArgs),
+    /// One device at growing distance from its server: real sockets, a relay that delays, replayed drafts
+    Rtt(RttArgs),
 }
 
 #[derive(Debug, Args)]
@@ -308,6 +312,36 @@ pub struct RecordArgs {
 
     /// Where to write the recording
     #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "data/drafts.json")]
+    pub out: std::path::PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// The recorded drafts
+    #[arg(long, env = "SLED_DRAFTS", value_name = "FILE", default_value = "data/drafts.json")]
+    pub drafts: std::path::PathBuf,
+
+    /// Decides when devices begin
+    #[arg(short, long, env = "SLED_SEED", value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Where to write the results
+    #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "results/policy.json")]
+    pub out: std::path::PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RttArgs {
+    /// The recorded drafts
+    #[arg(long, env = "SLED_DRAFTS", value_name = "FILE", default_value = "data/drafts.json")]
+    pub drafts: std::path::PathBuf,
+
+    /// How many of the recorded outputs each device generates
+    #[arg(long, env = "SLED_OUTPUTS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub outputs: u32,
+
+    /// Where to write the results
+    #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "results/rtt.json")]
     pub out: std::path::PathBuf,
 }
 

@@ -1,81 +1,26 @@
 //! Devices and a server over real sockets, with the synthetic model: equality, isolation, refusals.
 
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use sled_core::Token;
-use sled_core::device::Prompt;
+use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_core::sampler::{Sampler, SamplingParams};
 use sled_device::{Error, Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
-use sled_model::ngram::NgramDrafter;
-use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
-use sled_server::{Identity, Server};
 use sled_wire::{PROTOCOL, pb};
-use tokio::sync::oneshot;
-
-const VOCAB: usize = 64;
-const CONTEXT: usize = 200;
-const VOCABULARY: &str = "0123456789abcdef";
-
-fn config(sequences: usize) -> SyntheticConfig {
-    SyntheticConfig { seed: 11, vocab_size: VOCAB, order: 3, cells: CONTEXT * 8, sequences, rows: 96, context: CONTEXT }
-}
-
-struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    served: tokio::task::JoinHandle<Result<sled_server::EngineStats, sled_server::Error>>,
-}
-
-async fn serve(sequences: usize) -> Running {
-    let identity = Identity {
-        model: "synthetic".to_owned(),
-        model_fingerprint: "feedfeedfeedfeed".to_owned(),
-        vocabulary_fingerprint: VOCABULARY.to_owned(),
-        vocabulary: b"no file".as_slice().into(),
-        end_of_generation: vec![0],
-    };
-    let model = Box::new(SyntheticModel::new(config(sequences)));
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), model, 16, identity).await.unwrap();
-    let address = server.address().unwrap();
-    let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(server.run(async {
-        let _dropped = stopped.await;
-    }));
-    Running { address, stop, served }
-}
+use support::{CONTEXT, VOCAB, VOCABULARY, drafter, expected, prompt, serve};
 
 fn options(drafter: Option<Box<dyn Drafter>>) -> SessionOptions {
     SessionOptions {
         drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: 4 })),
+        resilience: Resilience { fallback: Fallback::Error, fallback_after: 1, ..Resilience::default() },
         ..SessionOptions::new("test", VOCABULARY, &[0])
-    }
-}
-
-fn prompt(i: u32, max_tokens: usize) -> Prompt {
-    let sampling = SamplingParams {
-        temperature: if i.is_multiple_of(2) { 0.0 } else { 0.9 },
-        seed: i.into(),
-        ..Default::default()
-    };
-    Prompt { tokens: (0..5 + i).map(|t| 1 + (t * 7 + i) % 63).collect(), max_tokens, sampling }
-}
-
-fn expected(prompt: &Prompt) -> Vec<Token> {
-    let sampler = Sampler::new(prompt.sampling.clone(), VOCAB).unwrap();
-    SyntheticModel::new(config(1)).generate(&sampler, &prompt.tokens, prompt.max_tokens, &[0])
-}
-
-fn drafter(i: u32) -> Option<Box<dyn Drafter>> {
-    match i % 4 {
-        0 => None,
-        1 => Some(Box::new(NgramDrafter::default())),
-        _ => Some(Box::new(SyntheticDrafter::new(&SyntheticModel::new(config(1)), 0.7, i.into()))),
     }
 }
 

@@ -1,11 +1,15 @@
-//! Counts what travels between devices and a server: all bytes of the TCP streams, HTTP/2 framing included.
+//! A relay between devices and a server: it counts what travels, all bytes of the TCP streams with HTTP/2 framing included, and
+//! can hold it up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A relay in front of a server.
 pub struct Meter {
@@ -15,8 +19,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Starts a relay to `server`.
-    pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts a relay to `server`; every byte arrives `delay` after it was sent, in each direction.
+    pub async fn start(server: SocketAddr, delay: Duration) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let meter = Self { address: listener.local_addr()?, up: Arc::default(), down: Arc::default() };
         let (up, down) = (Arc::clone(&meter.up), Arc::clone(&meter.down));
@@ -26,8 +30,8 @@ impl Meter {
                 let _unsupported = (device.set_nodelay(true), server.set_nodelay(true));
                 let (from_device, to_device) = device.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(relay(from_device, to_server, Arc::clone(&up)));
-                tokio::spawn(relay(from_server, to_device, Arc::clone(&down)));
+                relay(from_device, to_server, Arc::clone(&up), delay);
+                relay(from_server, to_device, Arc::clone(&down), delay);
             }
         });
         Ok(meter)
@@ -44,12 +48,29 @@ impl Meter {
     }
 }
 
-async fn relay(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, count: Arc<AtomicU64>) {
-    let mut bytes = vec![0; 16 << 10];
-    while let Ok(len @ 1..) = from.read(&mut bytes).await {
-        count.fetch_add(len as u64, Ordering::Relaxed);
-        if to.write_all(&bytes[..len]).await.is_err() {
-            return;
+/// Passes on what comes `from`. Reading goes on while what was read waits: delay does not limit throughput.
+fn relay(
+    mut from: impl AsyncRead + Unpin + Send + 'static,
+    mut to: impl AsyncWrite + Unpin + Send + 'static,
+    count: Arc<AtomicU64>,
+    delay: Duration,
+) {
+    let (line, mut waiting) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    tokio::spawn(async move {
+        let mut bytes = vec![0; 16 << 10];
+        while let Ok(len @ 1..) = from.read(&mut bytes).await {
+            count.fetch_add(len as u64, Ordering::Relaxed);
+            if line.send((Instant::now() + delay, bytes[..len].to_vec())).is_err() {
+                return;
+            }
         }
-    }
+    });
+    tokio::spawn(async move {
+        while let Some((arrival, bytes)) = waiting.recv().await {
+            tokio::time::sleep_until(arrival).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
 }

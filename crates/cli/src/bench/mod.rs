@@ -1,8 +1,11 @@
 //! `sled bench`: measurements that write their results, and a picture of them.
 
+mod emulate;
 mod meter;
 mod pair;
+mod policy;
 mod record;
+mod rtt;
 
 use std::path::Path;
 
@@ -16,6 +19,8 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
     match args.bench {
         Bench::Pair(args) => pair::run(args).await,
         Bench::Record(args) => record::run(&args),
+        Bench::Policy(args) => policy::run(&args),
+        Bench::Rtt(args) => rtt::run(args).await,
     }
 }
 

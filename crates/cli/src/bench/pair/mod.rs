@@ -131,7 +131,7 @@ impl Bench {
             gpu_layers: None,
         })
         .await?;
-        let meter = Meter::start(server.address()?).await?;
+        let meter = Meter::start(server.address()?, std::time::Duration::ZERO).await?;
         let stats = Box::new(server.stats());
         tokio::spawn(server.run(std::future::pending()));
         let draft = device::load_draft_model(&args.pair.draft)?;

@@ -1,0 +1,302 @@
+//! `sled bench policy`: draft lengths compared on recorded drafts, in virtual time, for idle and loaded servers.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use plotters::prelude::*;
+use sled_core::calibration::Calibration;
+use sled_core::device::Ahead;
+use sled_core::policy::Policy;
+use sled_sim::cost::StepCost;
+use sled_sim::experiment::{self, Regime};
+use sled_sim::recording::{Proposal, Recording};
+use sled_sim::replay::Replay;
+
+use super::{bar, write_json};
+use crate::args::PolicyArgs;
+
+/// Longer blocks than these are hardly ever worth it.
+const K_MAX: usize = 8;
+
+/// A server, its devices, and how far apart they are.
+#[derive(Clone, Copy, serde::Serialize)]
+struct Situation {
+    name: &'static str,
+    step_fixed_ms: f64,
+    step_row_ms: f64,
+    draft_ms: f64,
+    rtt_ms: f64,
+    devices: usize,
+    /// Recorded outputs that each device generates.
+    outputs: usize,
+}
+
+const fn situation(name: &'static str, step: (f64, f64), draft_ms: f64, rtt_ms: f64, devices: usize) -> Situation {
+    let outputs = if devices == 1 {
+        60
+    } else if devices < 100 {
+        12
+    } else {
+        6
+    };
+    Situation { name, step_fixed_ms: step.0, step_row_ms: step.1, draft_ms, rtt_ms, devices, outputs }
+}
+
+/// 1.5B F16 on two CPU cores, measured with llama.cpp b11434.
+const CPU: (f64, f64) = (118.0, 17.0);
+
+/// 70B on four A100, FP16: a line through lmdeploy's published table.
+const GPU: (f64, f64) = (29.0, 0.17);
+
+const SITUATIONS: [Situation; 8] = [
+    situation("CPU idle, RTT 20", CPU, 20.0, 20.0, 1),
+    situation("CPU idle, RTT 200", CPU, 20.0, 200.0, 1),
+    situation("CPU, 16 devices", CPU, 20.0, 20.0, 16),
+    situation("GPU idle, drafts 20 ms", GPU, 20.0, 20.0, 1),
+    situation("GPU idle, drafts 5 ms", GPU, 5.0, 20.0, 1),
+    situation("GPU idle, 5 ms, RTT 100", GPU, 5.0, 100.0, 1),
+    situation("GPU, 256 devices, 20 ms", GPU, 20.0, 20.0, 256),
+    situation("GPU, 256 devices, 5 ms", GPU, 5.0, 20.0, 256),
+];
+
+#[derive(serde::Serialize)]
+struct Results {
+    command: String,
+    recording: String,
+    seed: u64,
+    situations: Vec<SituationResult>,
+    calibration: Vec<CalibrationResult>,
+}
+
+#[derive(serde::Serialize)]
+struct SituationResult {
+    situation: Situation,
+    policies: Vec<PolicyResult>,
+}
+
+#[derive(serde::Serialize)]
+struct PolicyResult {
+    policy: String,
+    tokens_per_s: f64,
+    rows_per_token: f64,
+    tokens_per_round: f64,
+}
+
+/// How well something predicts whether the target takes a draft.
+#[derive(serde::Serialize)]
+struct CalibrationResult {
+    predictor: &'static str,
+    /// Mean of minus the logarithm of the probability given to what happened; each prediction made before it was known.
+    log_loss: f64,
+}
+
+/// Simulates, prints a table, and writes the results.
+pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
+    let recording = Recording::load(&args.drafts)?;
+    let replay = Replay::new(&recording);
+    anyhow::ensure!(
+        !replay.is_empty(),
+        "{} has no outputs; record some with `sled bench record`",
+        args.drafts.display()
+    );
+    let policies = policies();
+    let bar = bar(SITUATIONS.len() * policies.len(), "simulated".to_owned());
+    let mut situations = Vec::new();
+    for situation in SITUATIONS {
+        let time = |ms: f64| Duration::from_secs_f64(ms / 1e3);
+        let regime = Regime {
+            cost: StepCost::from_millis(situation.step_fixed_ms, situation.step_row_ms),
+            draft_time: time(situation.draft_ms),
+            rtt: time(situation.rtt_ms),
+            devices: situation.devices,
+            outputs: situation.outputs,
+        };
+        let mut results = Vec::new();
+        for (name, policy) in &policies {
+            let figures = experiment::run(&replay, &regime, *policy, Ahead::Blocks, args.seed)?;
+            results.push(PolicyResult {
+                policy: name.clone(),
+                tokens_per_s: figures.tokens_per_s,
+                rows_per_token: figures.rows_per_token,
+                tokens_per_round: figures.tokens_per_round,
+            });
+            bar.inc(1);
+        }
+        situations.push(SituationResult { situation, policies: results });
+    }
+    bar.finish_and_clear();
+    let results = Results {
+        command: format!("sled bench policy --drafts {} --seed {}", args.drafts.display(), args.seed),
+        recording: args.drafts.display().to_string(),
+        seed: args.seed,
+        situations,
+        calibration: calibration(&recording),
+    };
+    print(&results);
+    write_json(&args.out, &results)?;
+    let picture = args.out.with_extension("svg");
+    draw(&picture, &results).with_context(|| format!("cannot draw {}; check --out", picture.display()))?;
+    println!("\nwritten to {} and {}", args.out.display(), picture.display());
+    Ok(())
+}
+
+/// Plain decoding first, `goodput` last.
+fn policies() -> Vec<(String, Option<Policy>)> {
+    let fixed = (1..=K_MAX).map(|k| Policy::Fixed { k });
+    let confidence = (3..=9u8).map(|tenths| Policy::Confidence { threshold: f32::from(tenths) / 10.0, k_max: K_MAX });
+    let drafting = fixed.chain(confidence).chain([Policy::Goodput]);
+    let plain = ("none (thin clients)".to_owned(), None);
+    std::iter::once(plain).chain(drafting.map(|policy| (policy.to_string(), Some(policy)))).collect()
+}
+
+impl SituationResult {
+    /// The best of the settings that draft and do not adapt.
+    fn best_fixed(&self) -> Option<&PolicyResult> {
+        let fixed = self.policies.iter().filter(|p| p.policy != "goodput" && !p.policy.starts_with("none"));
+        fixed.max_by(|a, b| a.tokens_per_s.total_cmp(&b.tokens_per_s))
+    }
+}
+
+/// Predictors compared on the recording, in its order, each learning as it goes.
+fn calibration(recording: &Recording) -> Vec<CalibrationResult> {
+    let outputs = || recording.outputs.iter();
+    let seen: Vec<(Proposal, bool)> =
+        outputs().flat_map(|o| o.drafts.iter().zip(&o.tokens).map(|(d, &token)| (*d, d.token == token))).collect();
+    let log_loss = |predict: &mut dyn FnMut(&Proposal, bool) -> f64| {
+        let loss = |(draft, accepted): &(Proposal, bool)| {
+            let p = predict(draft, *accepted).clamp(1e-3, 1.0 - 1e-3);
+            -(if *accepted { p } else { 1.0 - p }).ln()
+        };
+        seen.iter().map(loss).sum::<f64>() / seen.len().max(1) as f64
+    };
+    let odds = |confidence: f32| {
+        let p = f64::from(confidence).clamp(1e-4, 1.0 - 1e-4);
+        (p / (1.0 - p)).ln()
+    };
+    let mut shipped = Calibration::default();
+    let mut rate = (1.0, 2.0);
+    let mut alone = Logistic::new();
+    let mut all = Logistic::new();
+    vec![
+        CalibrationResult {
+            predictor: "the mean rate of acceptance",
+            log_loss: log_loss(&mut |_, accepted| {
+                let p = rate.0 / rate.1;
+                rate = (rate.0 + f64::from(u8::from(accepted)), rate.1 + 1.0);
+                p
+            }),
+        },
+        CalibrationResult { predictor: "confidence as it is", log_loss: log_loss(&mut |d, _| f64::from(d.confidence)) },
+        CalibrationResult {
+            predictor: "confidence, calibrated online (what sled does)",
+            log_loss: log_loss(&mut |d, accepted| {
+                let p = shipped.acceptance(d.confidence);
+                shipped.observe(d.confidence, accepted);
+                p
+            }),
+        },
+        CalibrationResult {
+            predictor: "logistic regression on confidence",
+            log_loss: log_loss(&mut |d, accepted| alone.learn([1.0, odds(d.confidence), 0.0, 0.0], accepted)),
+        },
+        CalibrationResult {
+            predictor: "logistic regression on confidence, entropy and margin",
+            log_loss: log_loss(&mut |d, accepted| {
+                all.learn([1.0, odds(d.confidence), f64::from(d.entropy), f64::from(d.margin)], accepted)
+            }),
+        },
+    ]
+}
+
+/// Logistic regression, learned online (AdaGrad: Duchi, Hazan & Singer, 2011).
+struct Logistic {
+    weights: [f64; 4],
+    squares: [f64; 4],
+}
+
+impl Logistic {
+    fn new() -> Self {
+        Self { weights: [0.0, 1.0, 0.0, 0.0], squares: [1.0; 4] }
+    }
+
+    /// The prediction for `features`, made before learning from what happened.
+    fn learn(&mut self, features: [f64; 4], happened: bool) -> f64 {
+        let z: f64 = self.weights.iter().zip(features).map(|(w, x)| w * x).sum();
+        let p = 1.0 / (1.0 + (-z).exp());
+        let error = p - f64::from(u8::from(happened));
+        for ((weight, square), x) in self.weights.iter_mut().zip(&mut self.squares).zip(features) {
+            let gradient = error * x;
+            *square += gradient * gradient;
+            *weight -= 0.15 * gradient / square.sqrt();
+        }
+        p
+    }
+}
+
+fn print(results: &Results) {
+    println!("tokens/s of all devices together (rows per committed token)");
+    print!("{:22}", "");
+    results.situations.iter().for_each(|r| print!("{:>26}", r.situation.name));
+    let count = results.situations.first().map_or(0, |r| r.policies.len());
+    for i in 0..count {
+        print!("\n{:22}", results.situations[0].policies[i].policy);
+        for result in &results.situations {
+            let policy = &result.policies[i];
+            print!("{:>19.1} ({:.2})", policy.tokens_per_s, policy.rows_per_token);
+        }
+    }
+    print!("\n{:22}", "goodput / best fixed");
+    for result in &results.situations {
+        let goodput = result.policies.last().map_or(0.0, |p| p.tokens_per_s);
+        print!("{:>26.3}", goodput / result.best_fixed().map_or(f64::NAN, |best| best.tokens_per_s));
+    }
+    println!("\n\nwhether the target takes a draft, predicted by             log loss");
+    for result in &results.calibration {
+        println!("{:56} {:>10.4}", result.predictor, result.log_loss);
+    }
+}
+
+fn draw(path: &std::path::Path, results: &Results) -> anyhow::Result<()> {
+    const DARK: RGBColor = RGBColor(9, 105, 218);
+    const LIGHT: RGBColor = RGBColor(154, 202, 255);
+    const GREY: RGBColor = RGBColor(140, 149, 159);
+    let root = SVGBackend::new(path, (1240, 620)).into_drawing_area();
+    root.fill(&WHITE)?;
+    for (area, result) in root.split_evenly((2, results.situations.len().div_ceil(2))).iter().zip(&results.situations) {
+        let top = 1.12 * result.policies.iter().map(|p| p.tokens_per_s).fold(1.0, f64::max);
+        let count = result.policies.len() as f64;
+        let mut chart = ChartBuilder::on(area)
+            .caption(result.situation.name, ("sans-serif", 14))
+            .margin(10)
+            .x_label_area_size(96)
+            .y_label_area_size(44)
+            .build_cartesian_2d(0.0..count, 0.0..top)?;
+        let name = |x: &f64| result.policies.get(*x as usize).map(|p| label(&p.policy)).unwrap_or_default();
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(WHITE)
+            .y_desc("tokens/s")
+            .y_labels(5)
+            .y_label_formatter(&|y| format!("{y:.0}"))
+            .x_labels(0)
+            .draw()?;
+        for (i, policy) in result.policies.iter().enumerate() {
+            let colour = match policy.policy.as_str() {
+                "goodput" => DARK,
+                name if name.starts_with("none") => GREY,
+                _ => LIGHT,
+            };
+            let x = i as f64;
+            chart.draw_series([Rectangle::new([(x + 0.1, 0.0), (x + 0.9, policy.tokens_per_s)], colour.filled())])?;
+            let (left, bottom) = chart.backend_coord(&(x + 0.35, 0.0));
+            let style = ("sans-serif", 11).into_font().transform(FontTransform::Rotate90).color(&BLACK);
+            root.draw_text(&name(&x), &style, (left + 12, bottom + 6))?;
+        }
+    }
+    Ok(root.present()?)
+}
+
+fn label(policy: &str) -> String {
+    policy.trim_end_matches(&format!(":{K_MAX}")).trim_end_matches(" (thin clients)").to_owned()
+}
