@@ -5,6 +5,9 @@ use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 
+const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
+    [default: warn; for serve also its sessions]";
+
 const AFTER_HELP: &str = "\
 Examples:
   sled pull qwen2.5-coder-1.5b                     download a target model
@@ -18,15 +21,8 @@ Every flag has an environment variable, SLED_ and its name in capitals: SLED_SER
 #[derive(Debug, Parser)]
 #[command(name = "sled", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug`
-    #[arg(
-        long,
-        global = true,
-        env = "SLED_LOG",
-        value_name = "FILTER",
-        default_value = "warn,sled_server=info,llama=error"
-    )]
-    pub log: String,
+    #[arg(long, global = true, env = "SLED_LOG", value_name = "FILTER", help = LOG_HELP)]
+    pub log: Option<String>,
 
     #[command(subcommand)]
     pub command: Command,

@@ -22,6 +22,7 @@ pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {
     }
     let mut messages: Vec<Message> =
         args.system.iter().map(|text| Message { role: "system".to_owned(), content: text.clone() }).collect();
+    let mut legend = args.device.show_drafts;
     loop {
         if interactive {
             eprint!("\x1b[1m> \x1b[0m");
@@ -41,7 +42,8 @@ pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {
         let generation =
             session.generate(prompt, |emitted| go_on(screen.show(emitted.token, Some(emitted.provenance)))).await?;
         messages.push(Message { role: "assistant".to_owned(), content: screen.finish() });
-        if args.device.show_drafts {
+        // Once is enough.
+        if std::mem::take(&mut legend) {
             eprintln!("{}", show::legend());
         }
         eprintln!("\x1b[2m{}\x1b[0m", show::summary(generation.tokens.len(), generation.elapsed, &generation.stats));

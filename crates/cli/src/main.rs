@@ -54,8 +54,12 @@ fn long_form(arg: OsString) -> OsString {
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
-        .map_err(|error| Usage(format!("`{}` is not a log filter ({error}); use say --log info", cli.log)))?;
+    let log = cli.log.as_deref().unwrap_or(match cli.command {
+        Command::Serve(_) => "warn,sled_server=info,llama=error",
+        _ => "warn,llama=error",
+    });
+    let filter = tracing_subscriber::EnvFilter::try_new(log)
+        .map_err(|error| Usage(format!("`{log}` is not a log filter ({error}); use say --log info")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -44,6 +44,14 @@ fn usage_errors_exit_with_2() {
     refuses(&["run", ""], 2, &["the prompt is empty"]);
     refuses(&["run", " \n"], 2, &["the prompt is empty"]);
     refuses(&["run", "--server", "none", "hi"], 2, &["--draft"]);
+    refuses(&["run", "--server", "none", "--server", "http://127.0.0.1:1", "hi"], 2, &["leave one of them out"]);
+    refuses(&["run", "--timeout", "0", "hi"], 2, &["0.1 to 3600"]);
+    refuses(&["run", "--timeout", "-1", "hi"], 2, &["0.1 to 3600"]);
+    refuses(&["run", "--timeout", "NaN", "hi"], 2, &["0.1 to 3600"]);
+    refuses(&["run", "--timeout", "1e99", "hi"], 2, &["0.1 to 3600"]);
+    refuses(&["run", "--fallback", "panic", "hi"], 2, &["release, wait or error"]);
+    refuses(&["run", "--fallback-after", "0", "hi"], 2, &["--fallback-after"]);
+    refuses(&["run", "--policy", "goodput:4", "hi"], 2, &["goodput"]);
     refuses(&["serve", "-m", "x.gguf", "-np", "0"], 2, &["--parallel"]);
     refuses(&["serve", "-m", "x.gguf", "-np", "257"], 2, &["256"]);
     refuses(&["serve"], 2, &["--model"]);
@@ -70,6 +78,8 @@ fn a_server_that_is_not_there_is_named() {
     let url = format!("http://127.0.0.1:{port}");
     refuses(&["run", "--server", &url, "hi"], 1, &["cannot reach the server", &url, "sled serve"]);
     refuses(&["run", "--server", "::not a url::", "hi"], 1, &["is not a server address"]);
+    let two = ["run", "--server", &url, "--server", "http://127.0.0.1:1", "hi"];
+    refuses(&two, 1, &["no server can be used", &url, "http://127.0.0.1:1", "sled serve"]);
 }
 
 #[test]

@@ -1,24 +1,27 @@
 //! Real models, real processes, real sockets. The files come from `make test`, which names them in SLED_TEST_*.
 
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
-use std::io::{BufRead, BufReader, Read};
+mod support;
+
+use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sled_core::Token;
-use sled_core::device::Prompt;
+use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::drafter::{Drafter, ModelDrafter};
-use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Precision, Vocab, requantize};
+use sled_model::llama::{LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
-use sled_model::reference::{self, Difference};
+use sled_model::reference;
+use support::{NEAR_TIE_F32, Server, assert_near_ties, engine, file, smollm2_f32};
 
 const PROMPTS: [&str; 10] = [
     "What is the capital of France?",
@@ -37,67 +40,6 @@ const PROMPTS: [&str; 10] = [
 /// the same token in different batches differ by up to 0.5, and a tie is between two tokens.
 const NEAR_TIE: f32 = 1.0;
 
-fn file(variable: &str) -> PathBuf {
-    std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set; run `make test`"))
-}
-
-/// The same for weights in F32, whose logits move by about 0.01: hardly any token is so near a tie.
-const NEAR_TIE_F32: f32 = 0.05;
-
-/// A copy of SmolLM2 in F32, which evaluates a token nearly alike in any batch.
-fn smollm2_f32() -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smollm2-f32.gguf");
-    if !path.exists() {
-        let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        requantize(&file("SLED_TEST_SMOLLM2"), &partial, Precision::F32).unwrap();
-        std::fs::rename(&partial, &path).unwrap();
-    }
-    path
-}
-
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(model: &Path, flags: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_sled"))
-            .args(["serve", "--port", "0", "-m"])
-            .arg(model)
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").expect("the server says where it listens").to_owned();
-        Self { process, url }
-    }
-
-    /// SIGTERM; what it said on stderr. It must end by itself and with success.
-    fn terminate(mut self) -> String {
-        let killed = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
-        assert!(killed.success());
-        let mut said = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(self.process.wait().unwrap().success(), "{said}");
-        said
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _reaped = self.process.wait();
-    }
-}
-
-fn engine(model: &LlamaModel, rows: u32) -> LlamaEngine {
-    LlamaEngine::new(model, &EngineOptions { context: 2048, sequences: 1, rows, threads: 2 }).unwrap()
-}
-
 fn chat(vocab: &Vocab, text: &str) -> Vec<Token> {
     let template = ChatTemplate::new(vocab.chat_template().unwrap(), "", "").unwrap();
     let text = template.render(&[Message { role: "user".into(), content: text.into() }], true).unwrap();
@@ -111,6 +53,7 @@ fn sampling(temperature: f32) -> SamplingParams {
 async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) -> Session {
     let options = SessionOptions {
         drafter: drafter.map(|drafter| (drafter, Policy::default())),
+        resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
     };
     Session::open(&Link::connect(url).await.unwrap(), options).await.unwrap()
@@ -119,14 +62,6 @@ async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) ->
 async fn generate(session: &mut Session, tokens: Vec<Token>, max_tokens: usize, temperature: f32) -> Vec<Token> {
     let prompt = Prompt { tokens, max_tokens, sampling: sampling(temperature) };
     session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap().tokens
-}
-
-/// Asserts that whatever differs is a near-tie; returns how many do.
-fn assert_near_ties(differences: &[Difference], limit: f32) -> usize {
-    for difference in differences {
-        assert!(difference.gap <= limit, "not the target's token: {difference:?}");
-    }
-    differences.len()
 }
 
 type Drafters = [Option<Box<dyn Drafter>>; 3];

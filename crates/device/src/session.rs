@@ -94,20 +94,20 @@ impl Session {
     /// Opens a session over `link`.
     ///
     /// # Errors
-    /// If the server refuses (another vocabulary, another model, busy), or the connection breaks.
+    /// If the server refuses (another vocabulary, another model, busy) or the connection breaks, and no other server is better.
     pub async fn open(link: &Link, options: SessionOptions) -> Result<Self, Error> {
         let open = Open {
             device: options.name,
             vocabulary_fingerprint: options.vocabulary_fingerprint,
             model_fingerprint: Some(link.description().model_fingerprint.clone()),
         };
-        let connection = Connection::open(link, open.clone()).await?;
-        let bounds = connection.bounds;
-        let (drafter, policy) = options.drafter.unzip();
         let mut servers = options.servers;
         if !servers.iter().any(|server| server == link.address()) {
             servers.insert(0, link.address().to_owned());
         }
+        let (server, connection) = open_any(link, &servers, &open).await?;
+        let bounds = connection.bounds;
+        let (drafter, policy) = options.drafter.unzip();
         let mut device = Device::new(DeviceConfig {
             policy,
             ahead: options.ahead,
@@ -116,7 +116,6 @@ impl Session {
             end_of_generation: Arc::from(options.end_of_generation),
             resilience: Resilience { servers: servers.len(), ..options.resilience },
         });
-        let server = servers.iter().position(|server| server == link.address()).unwrap_or_default();
         device.on_connected(Duration::ZERO, server);
         Ok(Self {
             device,
@@ -286,4 +285,23 @@ impl Session {
         };
         (self.notify)(&message);
     }
+}
+
+/// Opens a session over `link`, or else on the first other server that takes it. The error is that of `link`.
+async fn open_any(link: &Link, servers: &[String], open: &Open) -> Result<(usize, Connection), Error> {
+    let refusal = match Connection::open(link, open.clone()).await {
+        Ok(connection) => {
+            let server = servers.iter().position(|server| server == link.address());
+            return Ok((server.unwrap_or_default(), connection));
+        }
+        Err(refusal) => refusal,
+    };
+    for (server, address) in servers.iter().enumerate().filter(|(_, address)| *address != link.address()) {
+        if let Ok(link) = Link::connect(address).await
+            && let Ok(connection) = Connection::open(&link, open.clone()).await
+        {
+            return Ok((server, connection));
+        }
+    }
+    Err(refusal)
 }

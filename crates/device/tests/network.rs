@@ -246,6 +246,13 @@ async fn a_list_of_servers_that_cannot_be_reached_is_named() {
     assert!(matches!(Link::connect_any(&typo).await, Err(Error::Address(_))));
 }
 
+#[tokio::test]
+async fn a_busy_server_is_passed_over() {
+    let (busy, free) = (serve(1).await, serve(1).await);
+    let (_held, _) = open(16, &[busy.address], Fallback::Error).await;
+    survive(16, &[busy.address, free.address], |_| {}).await;
+}
+
 /// A server that says whatever it is given after the first draft block.
 struct Liar(Vec<pb::ServerMessage>);
 

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn every_rejection_costs_a_round_trip_and_a_step() {
-        let draft = |token| Proposal { token, confidence: 1.0, entropy: 0.0, margin: 1.0 };
+        let draft = |token| Proposal { token, confidence: 1.0, second: 0, entropy: 0.0, margin: 1.0 };
         let output = Output {
             kind: String::new(),
             prompt_len: 1,

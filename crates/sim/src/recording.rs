@@ -46,6 +46,8 @@ pub struct Proposal {
     pub token: Token,
     /// Its probability.
     pub confidence: f32,
+    /// The likeliest other token.
+    pub second: Token,
     /// The entropy of the distribution, in nats.
     pub entropy: f32,
     /// By how much the likeliest token is more probable than the second.

@@ -26,7 +26,7 @@ impl Replay {
     pub fn new(recording: &Recording) -> Self {
         let outputs: Vec<Output> = recording.outputs.iter().map(renumber).collect();
         let largest = |output: &Output| {
-            let drafts = output.drafts.iter().map(|draft| draft.token);
+            let drafts = output.drafts.iter().flat_map(|draft| [draft.token, draft.second]);
             let detours = output.detours.iter().flatten().map(|(token, _)| *token);
             output.tokens.iter().copied().chain(drafts).chain(detours).max().unwrap_or(0) as usize
         };
@@ -103,7 +103,10 @@ fn renumber(output: &Output) -> Output {
     };
     let mut output = output.clone();
     output.tokens.iter_mut().for_each(|token| *token = number(*token));
-    output.drafts.iter_mut().for_each(|draft| draft.token = number(draft.token));
+    for draft in &mut output.drafts {
+        draft.token = number(draft.token);
+        draft.second = number(draft.second);
+    }
     output.detours.iter_mut().flatten().for_each(|(token, _)| *token = number(*token));
     output
 }

@@ -4,6 +4,7 @@ mod emulate;
 mod meter;
 mod pair;
 mod policy;
+mod predict;
 mod record;
 mod rtt;
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use plotters::prelude::*;
-use sled_core::calibration::Calibration;
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
 use sled_sim::cost::StepCost;
 use sled_sim::experiment::{self, Regime};
-use sled_sim::recording::{Proposal, Recording};
+use sled_sim::recording::Recording;
 use sled_sim::replay::Replay;
 
+use super::predict::{self, CalibrationResult, PreparationResult};
 use super::{bar, write_json};
 use crate::args::PolicyArgs;
 
@@ -66,6 +66,8 @@ struct Results {
     seed: u64,
     situations: Vec<SituationResult>,
     calibration: Vec<CalibrationResult>,
+    /// The situation of an idle server with the shortest round trip, where preparing for a miss would help most.
+    preparation: PreparationResult,
 }
 
 #[derive(serde::Serialize)]
@@ -80,14 +82,6 @@ struct PolicyResult {
     tokens_per_s: f64,
     rows_per_token: f64,
     tokens_per_round: f64,
-}
-
-/// How well something predicts whether the target takes a draft.
-#[derive(serde::Serialize)]
-struct CalibrationResult {
-    predictor: &'static str,
-    /// Mean of minus the logarithm of the probability given to what happened; each prediction made before it was known.
-    log_loss: f64,
 }
 
 /// Simulates, prints a table, and writes the results.
@@ -125,12 +119,14 @@ pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
         situations.push(SituationResult { situation, policies: results });
     }
     bar.finish_and_clear();
+    let rate = situations.first().and_then(|r| r.policies.last()).map_or(0.0, |goodput| goodput.tokens_per_s);
     let results = Results {
         command: format!("sled bench policy --drafts {} --seed {}", args.drafts.display(), args.seed),
         recording: args.drafts.display().to_string(),
         seed: args.seed,
         situations,
-        calibration: calibration(&recording),
+        calibration: predict::calibration(&recording),
+        preparation: predict::preparation(&recording, SITUATIONS[0].draft_ms, rate),
     };
     print(&results);
     write_json(&args.out, &results)?;
@@ -157,82 +153,6 @@ impl SituationResult {
     }
 }
 
-/// Predictors compared on the recording, in its order, each learning as it goes.
-fn calibration(recording: &Recording) -> Vec<CalibrationResult> {
-    let outputs = || recording.outputs.iter();
-    let seen: Vec<(Proposal, bool)> =
-        outputs().flat_map(|o| o.drafts.iter().zip(&o.tokens).map(|(d, &token)| (*d, d.token == token))).collect();
-    let log_loss = |predict: &mut dyn FnMut(&Proposal, bool) -> f64| {
-        let loss = |(draft, accepted): &(Proposal, bool)| {
-            let p = predict(draft, *accepted).clamp(1e-3, 1.0 - 1e-3);
-            -(if *accepted { p } else { 1.0 - p }).ln()
-        };
-        seen.iter().map(loss).sum::<f64>() / seen.len().max(1) as f64
-    };
-    let odds = |confidence: f32| {
-        let p = f64::from(confidence).clamp(1e-4, 1.0 - 1e-4);
-        (p / (1.0 - p)).ln()
-    };
-    let mut shipped = Calibration::default();
-    let mut rate = (1.0, 2.0);
-    let mut alone = Logistic::new();
-    let mut all = Logistic::new();
-    vec![
-        CalibrationResult {
-            predictor: "the mean rate of acceptance",
-            log_loss: log_loss(&mut |_, accepted| {
-                let p = rate.0 / rate.1;
-                rate = (rate.0 + f64::from(u8::from(accepted)), rate.1 + 1.0);
-                p
-            }),
-        },
-        CalibrationResult { predictor: "confidence as it is", log_loss: log_loss(&mut |d, _| f64::from(d.confidence)) },
-        CalibrationResult {
-            predictor: "confidence, calibrated online (what sled does)",
-            log_loss: log_loss(&mut |d, accepted| {
-                let p = shipped.acceptance(d.confidence);
-                shipped.observe(d.confidence, accepted);
-                p
-            }),
-        },
-        CalibrationResult {
-            predictor: "logistic regression on confidence",
-            log_loss: log_loss(&mut |d, accepted| alone.learn([1.0, odds(d.confidence), 0.0, 0.0], accepted)),
-        },
-        CalibrationResult {
-            predictor: "logistic regression on confidence, entropy and margin",
-            log_loss: log_loss(&mut |d, accepted| {
-                all.learn([1.0, odds(d.confidence), f64::from(d.entropy), f64::from(d.margin)], accepted)
-            }),
-        },
-    ]
-}
-
-/// Logistic regression, learned online (AdaGrad: Duchi, Hazan & Singer, 2011).
-struct Logistic {
-    weights: [f64; 4],
-    squares: [f64; 4],
-}
-
-impl Logistic {
-    fn new() -> Self {
-        Self { weights: [0.0, 1.0, 0.0, 0.0], squares: [1.0; 4] }
-    }
-
-    /// The prediction for `features`, made before learning from what happened.
-    fn learn(&mut self, features: [f64; 4], happened: bool) -> f64 {
-        let z: f64 = self.weights.iter().zip(features).map(|(w, x)| w * x).sum();
-        let p = 1.0 / (1.0 + (-z).exp());
-        let error = p - f64::from(u8::from(happened));
-        for ((weight, square), x) in self.weights.iter_mut().zip(&mut self.squares).zip(features) {
-            let gradient = error * x;
-            *square += gradient * gradient;
-            *weight -= 0.15 * gradient / square.sqrt();
-        }
-        p
-    }
-}
-
 fn print(results: &Results) {
     println!("tokens/s of all devices together (rows per committed token)");
     print!("{:22}", "");
@@ -254,6 +174,16 @@ fn print(results: &Results) {
     for result in &results.calibration {
         println!("{:56} {:>10.4}", result.predictor, result.log_loss);
     }
+    let p = &results.preparation;
+    println!(
+        "\n{} misses; the likeliest position was it for {:.0} %, with the second choice right for {:.0} %: drafts prepared for that \
+         would save at most {:.1} % of the time in `{}`",
+        p.misses,
+        100.0 * p.position_guessed,
+        100.0 * p.hit,
+        100.0 * p.most_saved,
+        SITUATIONS[0].name
+    );
 }
 
 fn draw(path: &std::path::Path, results: &Results) -> anyhow::Result<()> {
@@ -298,5 +228,6 @@ fn draw(path: &std::path::Path, results: &Results) -> anyhow::Result<()> {
 }
 
 fn label(policy: &str) -> String {
-    policy.trim_end_matches(&format!(":{K_MAX}")).trim_end_matches(" (thin clients)").to_owned()
+    let threshold = policy.strip_prefix("confidence:").and_then(|rest| rest.split(':').next());
+    threshold.map_or_else(|| policy.trim_end_matches(" (thin clients)").to_owned(), |c| format!("confidence:{c}"))
 }

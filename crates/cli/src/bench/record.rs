@@ -107,12 +107,14 @@ impl Recorder {
         let weights = || logits.iter().map(|&logit| f64::from(logit - max).exp());
         let sum: f64 = weights().sum();
         let entropy: f64 = weights().map(|w| w / sum).filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum();
-        let (first, second) = weights()
-            .fold((0.0f64, 0.0f64), |(first, second), w| if w > first { (w, first) } else { (first, second.max(w)) });
+        let first = weights().fold(0.0f64, f64::max);
+        let others = weights().enumerate().filter(|(token, _)| *token != draft.token as usize);
+        let (other, second) = others.fold((0, 0.0f64), |best, (token, w)| if w > best.1 { (token, w) } else { best });
         let round = |x: f64| (x * 1e5).round() as f32 / 1e5;
         Ok(Proposal {
             token: draft.token,
             confidence: round(f64::from(draft.confidence)),
+            second: Token::try_from(other)?,
             entropy: round(entropy),
             margin: round((first - second) / sum),
         })

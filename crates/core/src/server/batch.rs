@@ -140,10 +140,10 @@ impl Server {
         let verify = reads_all.then(|| {
             let waited = step.planned.saturating_sub(session.waiting_since());
             let pending = session.pending.take();
+            session.verifying = pending.is_some();
             let from = pending.as_ref().map_or(session.sequence.len(), |pending| pending.block.from);
             Verify { pending, from, known: session.sequence.len() - from, drafts, waited }
         });
-        session.in_step = true;
         session.active = step.planned;
         step.parts.push(Part { session: id, epoch: session.epoch, rows: first..step.rows.len(), verify });
     }
@@ -244,7 +244,7 @@ impl Server {
             }
             session.cache.held += part.rows.len();
             session.active = now;
-            session.in_step = false;
+            session.verifying = false;
             let settled = session.settle(&self.config);
             replies.extend(settled.into_iter().map(|reply| (part.session, reply)));
             step.parts.pop();
@@ -265,7 +265,7 @@ impl Server {
         let mut replies = Vec::new();
         for part in step.parts {
             let Some(session) = self.sessions.get_mut(&part.session) else { continue };
-            session.in_step = false;
+            session.verifying = false;
             session.failures += 1;
             if session.failures >= MAX_FAILURES {
                 replies.push((part.session, Reply::Closing(format!("the server's engine failed: {reason}"))));

@@ -84,8 +84,8 @@ pub(super) struct Session {
     pub(super) ended: bool,
     /// Changes whenever the sequence changes other than by committing: a pass planned before is void for it.
     pub(super) epoch: u64,
-    /// Whether the pass that is under way has rows of it.
-    pub(super) in_step: bool,
+    /// Whether the pass that is under way answers a block of it.
+    pub(super) verifying: bool,
     /// When a row was last computed for it, or its last message came.
     pub(super) active: Duration,
     /// Passes in a row that failed with it.
@@ -104,7 +104,7 @@ impl Session {
             until: 0,
             ended: false,
             epoch: 0,
-            in_step: false,
+            verifying: false,
             active: Duration::ZERO,
             failures: 0,
         }
@@ -124,7 +124,11 @@ impl Session {
     /// is rejected.
     pub(super) fn join_ahead(&mut self) {
         if let Some(pending) = &mut self.pending {
-            self.ahead.retain(|next| !pending.join(&next.block));
+            self.ahead.retain(|next| {
+                let joined = pending.join(&next.block);
+                self.until = if joined { self.until.max(next.block.until) } else { self.until };
+                !joined
+            });
         }
     }
 
@@ -216,7 +220,7 @@ impl Session {
             ))),
             Meaning::Extends => {
                 // A device repeats a block that it had no answer to: it is to know that the server lives.
-                let waits = self.in_step || self.pending.is_some();
+                let waits = self.verifying || self.pending.is_some();
                 let arrived = self.pending.as_ref().map_or(now, |pending| pending.arrived);
                 self.active = now;
                 self.until = block.until.min(config.context);

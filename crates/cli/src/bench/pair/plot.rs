@@ -18,7 +18,12 @@ pub fn draw(path: &Path, pair: &[PairResult], overhead: &[OverheadResult]) -> an
     let rounds: Vec<_> = pair.iter().map(|r| (r.policy.clone(), [r.drafted_per_round, r.tokens_per_round])).collect();
     let steps: Vec<_> = overhead
         .iter()
-        .map(|r| (format!("{} sessions", r.sessions), [r.forward_ms_per_step, r.overhead_ms_per_step]))
+        .map(|r| {
+            (
+                format!("{} session{}", r.sessions, if r.sessions == 1 { "" } else { "s" }),
+                [r.forward_ms_per_step, r.overhead_ms_per_step],
+            )
+        })
         .collect();
     let root = SVGBackend::new(path, (820, 340)).into_drawing_area();
     let drawn = root.fill(&WHITE).map_err(anyhow::Error::from).and_then(|()| {

@@ -3,139 +3,29 @@
 //! Nothing here decides anything about tokens: [`Device`] and [`Server`] do, as they do in the shells. The world carries their
 //! messages, lets time pass as the cost models say, and breaks things when it is told to.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+mod faults;
+mod queue;
+mod servers;
+mod setup;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use queue::Queue;
+pub use setup::{DeviceSetup, Fault, Outcome, ServerSetup, Turn};
 use sled_core::Token;
-use sled_core::device::{Action, Device, DeviceConfig, Emitted, FinishReason, Notice, Prompt, Stats, Ticket};
+use sled_core::device::{Action, Device, Emitted, Notice, Prompt, Ticket};
 use sled_core::message::{Reply, Request};
 use sled_core::sampler::{Draft, Sampler};
-use sled_core::server::{Server, ServerConfig, SessionId, Step};
+use sled_core::server::{Server, SessionId, Step};
 use sled_model::Model;
-use sled_model::drafter::Drafter;
 
 use crate::Error;
-use crate::cost::StepCost;
-use crate::network::{Direction, Path};
+use crate::network::Direction;
 use crate::rng::Rng;
 
 /// A server that a device cannot reach learns after this long that the device has hung up.
 const KEEPALIVE: Duration = Duration::from_secs(40);
-
-/// What a simulated server is.
-pub struct ServerSetup {
-    /// How the state machine is set up.
-    pub config: ServerConfig,
-    /// Makes the model, empty; called again when the server restarts.
-    pub model: Box<dyn Fn() -> Box<dyn Model>>,
-    /// What a step takes.
-    pub cost: StepCost,
-}
-
-/// What a simulated device is, and what it does.
-pub struct DeviceSetup {
-    /// How the state machine is set up.
-    pub config: DeviceConfig,
-    /// Who drafts.
-    pub drafter: Option<Box<dyn Drafter>>,
-    /// The time that a draft takes.
-    pub draft_time: Duration,
-    /// The way to its servers, and back.
-    pub up: Path,
-    /// The way back.
-    pub down: Path,
-    /// When it begins.
-    pub begins: Duration,
-    /// What it asks, one after the other.
-    pub turns: Vec<Turn>,
-}
-
-/// One prompt.
-#[derive(Clone, Debug)]
-pub struct Turn {
-    /// Appended to the text so far.
-    pub text: Vec<Token>,
-    /// Whether it begins a new text.
-    pub anew: bool,
-    /// The most tokens to generate.
-    pub max_tokens: usize,
-    /// How tokens are chosen.
-    pub sampling: sled_core::sampler::SamplingParams,
-}
-
-/// What became of a turn.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The whole prompt.
-    pub prompt: Vec<Token>,
-    /// What was asked.
-    pub turn: Turn,
-    /// The tokens, as they were shown, and when.
-    pub emitted: Vec<(Duration, Emitted)>,
-    /// What the user was told.
-    pub notices: Vec<Notice>,
-    /// Why it ended.
-    pub reason: FinishReason,
-    /// What it took.
-    pub stats: Stats,
-    /// When it began, and when it ended.
-    pub time: (Duration, Duration),
-}
-
-/// Something that goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The server of this index dies, and is back, empty, after a time.
-    Crash {
-        /// Which server.
-        server: usize,
-        /// How long it is gone.
-        lasts: Duration,
-    },
-    /// It does nothing for a time, and then goes on.
-    Stall {
-        /// Which server.
-        server: usize,
-        /// How long it stands still.
-        lasts: Duration,
-    },
-    /// It forgets the session of a device, without a word.
-    Forget {
-        /// Whose session.
-        device: usize,
-    },
-    /// Nothing that a device or its servers send arrives, for a time.
-    Partition {
-        /// Which device.
-        device: usize,
-        /// How long.
-        lasts: Duration,
-    },
-    /// The device dies, and begins its turn anew after a time.
-    Reboot {
-        /// Which device.
-        device: usize,
-        /// How long it is gone.
-        lasts: Duration,
-    },
-    /// The device's connection is cut, and it notices.
-    Cut {
-        /// Which device.
-        device: usize,
-    },
-    /// From now on nothing is lost, repeated or reordered any more.
-    Heal,
-    /// The device's clock jumps ahead (it slept), or back.
-    ClockJump {
-        /// Which device.
-        device: usize,
-        /// How far.
-        by: Duration,
-        /// Whether back.
-        back: bool,
-    },
-}
 
 type ConnectionId = u64;
 
@@ -153,33 +43,6 @@ enum Event {
     Begin { device: usize, life: u64 },
     Fault(Fault),
     Restart { server: usize },
-}
-
-/// An entry of the event queue; the earliest, and of those the first put in, comes first.
-struct Entry {
-    time: Duration,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.number).cmp(&(other.time, other.number))
-    }
 }
 
 struct ServerHost {
@@ -241,8 +104,7 @@ struct Connection {
 /// The simulation.
 pub struct World {
     now: Duration,
-    queue: BinaryHeap<Reverse<Entry>>,
-    number: u64,
+    queue: Queue<Event>,
     rng: Rng,
     servers: Vec<ServerHost>,
     devices: Vec<DeviceHost>,
@@ -265,8 +127,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         Self {
             now: Duration::ZERO,
-            queue: BinaryHeap::new(),
-            number: 0,
+            queue: Queue::new(),
             rng: Rng(seed),
             servers: Vec::new(),
             devices: Vec::new(),
@@ -336,7 +197,7 @@ impl World {
     /// If a model fails: the state machines asked for what cannot be.
     pub fn run(&mut self, deadline: Duration) -> Result<bool, Error> {
         while self.devices.iter().any(|device| !device.done()) {
-            let Some(Reverse(Entry { time, event, .. })) = self.queue.pop() else { return Ok(false) };
+            let Some((time, event)) = self.queue.pop() else { return Ok(false) };
             if time > deadline {
                 return Ok(false);
             }
@@ -372,8 +233,7 @@ impl World {
     }
 
     fn at(&mut self, time: Duration, event: Event) {
-        self.number += 1;
-        self.queue.push(Reverse(Entry { time: time.max(self.now), number: self.number, event }));
+        self.queue.push(time.max(self.now), event);
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Error> {
@@ -460,105 +320,11 @@ impl World {
         self.devices[device].partitioned_until <= self.now
     }
 
-    fn attempt(&mut self, device: usize, server: usize, attempt: u64) {
-        if self.devices[device].attempt != attempt || !self.reachable(device) {
-            return;
-        }
-        let Some(host) = self.servers.get_mut(server) else { return };
-        if host.up && host.stalled_until > self.now {
-            // A stalled server accepts, and answers when it goes on.
-            let resumes = host.stalled_until;
-            self.at(resumes, Event::Attempt { device, server, attempt });
-            return;
-        }
-        let life = host.life;
-        let session = if host.up { host.core.open().ok() } else { None };
-        let connection = session.map(|session| {
-            self.next_connection += 1;
-            self.connections.insert(self.next_connection, Connection { device, server, session, life });
-            self.next_connection
-        });
-        let back = self.now + self.devices[device].down.latency();
-        self.at(back, Event::Attempted { device, server, attempt, connection });
-    }
-
     fn hang_up(&mut self, connection: Option<ConnectionId>) {
         let Some(id) = connection else { return };
         let Some(device) = self.connections.get(&id).map(|connection| connection.device) else { return };
         let after = if self.reachable(device) { self.devices[device].up.latency() } else { KEEPALIVE };
         self.at(self.now + after, Event::HungUp(id));
-    }
-
-    fn deliver_request(&mut self, id: ConnectionId, request: Request) -> Result<(), Error> {
-        let Some(&Connection { server, session, life, .. }) = self.connections.get(&id) else { return Ok(()) };
-        let Some(host) = self.servers.get_mut(server).filter(|host| host.up && host.life == life) else {
-            return Ok(());
-        };
-        if host.stalled_until > self.now {
-            let resumes = host.stalled_until;
-            self.at(resumes, Event::ToServer(id, request));
-            return Ok(());
-        }
-        if let Some(reply) = host.core.request(self.now, session, request) {
-            self.reply(id, reply);
-        }
-        self.launch(server)
-    }
-
-    fn reply(&mut self, id: ConnectionId, reply: Reply) {
-        let Some(device) = self.connections.get(&id).map(|connection| connection.device) else { return };
-        if !self.reachable(device) {
-            return;
-        }
-        let tokens = if let Reply::Commit(commit) = &reply { commit.tokens.len() } else { 0 };
-        for arrival in self.devices[device].down.send(self.now, tokens, &mut self.rng) {
-            self.at(arrival, Event::ToDevice(id, reply.clone()));
-        }
-    }
-
-    /// Runs the next step of a server that is free.
-    fn launch(&mut self, server: usize) -> Result<(), Error> {
-        let Some(host) = self.servers.get_mut(server) else { return Ok(()) };
-        if !host.up || host.stalled_until > self.now || host.step.is_some() {
-            return Ok(());
-        }
-        let Some(step) = host.core.plan(self.now) else { return Ok(()) };
-        for &op in &step.cache_ops {
-            host.model.apply(op)?;
-        }
-        if !step.rows.is_empty() {
-            host.model.forward(&step.rows)?;
-        }
-        host.steps += 1;
-        host.rows += step.rows.len() as u64;
-        let done = self.now + host.setup.cost.of(step.rows.len());
-        host.step = Some(step);
-        let life = host.life;
-        self.at(done, Event::StepDone { server, life });
-        Ok(())
-    }
-
-    fn step_done(&mut self, server: usize, life: u64) -> Result<(), Error> {
-        let Some(host) = self.servers.get_mut(server).filter(|host| host.life == life) else { return Ok(()) };
-        if host.stalled_until > self.now {
-            let resumes = host.stalled_until;
-            self.at(resumes, Event::StepDone { server, life });
-            return Ok(());
-        }
-        let Some(mut step) = host.step.take() else { return Ok(()) };
-        let model = &host.model;
-        let replies = host.core.complete(self.now, &mut step, |row| model.logits(row))?;
-        for (session, reply) in replies {
-            let to = self
-                .connections
-                .iter()
-                .find(|(_, c)| (c.server, c.life, c.session) == (server, life, session))
-                .map(|(&id, _)| id);
-            if let Some(id) = to {
-                self.reply(id, reply);
-            }
-        }
-        self.launch(server)
     }
 
     fn begin_turn(&mut self, device: usize) -> Result<(), Error> {
@@ -653,100 +419,6 @@ impl World {
         let clock = host.clock(self.now);
         host.core.on_disconnected(clock, reason.to_owned());
         self.pump(device)
-    }
-
-    fn strike(&mut self, fault: Fault) -> Result<(), Error> {
-        let now = self.now;
-        match fault {
-            Fault::Crash { server, lasts } => {
-                let Some(host) = self.servers.get_mut(server).filter(|host| host.up) else { return Ok(()) };
-                host.up = false;
-                host.step = None;
-                host.life += 1;
-                host.stalled_until = Duration::ZERO;
-                // Who is connected learns it from the operating system of the server; not behind a partition.
-                let connected: Vec<_> = self
-                    .connections
-                    .iter()
-                    .filter(|(_, c)| c.server == server)
-                    .map(|(&id, c)| (id, c.device))
-                    .collect();
-                for (id, device) in connected {
-                    if self.reachable(device) {
-                        let arrival = now + self.devices[device].down.latency();
-                        self.at(arrival, Event::Broken(id));
-                    }
-                }
-                self.at(now + lasts, Event::Restart { server });
-            }
-            Fault::Stall { server, lasts } => {
-                if let Some(host) = self.servers.get_mut(server).filter(|host| host.up) {
-                    host.stalled_until = host.stalled_until.max(now + lasts);
-                    let resumes = host.stalled_until;
-                    self.at(resumes, Event::Resume { server });
-                }
-            }
-            Fault::Forget { device } => {
-                let Some(id) = self.devices[device].connection else { return Ok(()) };
-                let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-                if let Some(host) = self.servers.get_mut(connection.server)
-                    && host.up
-                    && host.life == connection.life
-                {
-                    host.core.close(connection.session);
-                    if let Ok(session) = host.core.open() {
-                        connection.session = session;
-                    }
-                }
-            }
-            Fault::Partition { device, lasts } => {
-                let host = &mut self.devices[device];
-                host.partitioned_until = host.partitioned_until.max(now + lasts);
-            }
-            Fault::Reboot { device, lasts } => {
-                let connection = self.devices[device].connection.take();
-                self.hang_up(connection);
-                let host = &mut self.devices[device];
-                if host.done() || host.off {
-                    return Ok(());
-                }
-                host.off = true;
-                host.life += 1;
-                host.attempt += 1;
-                host.timer = None;
-                host.drafting_until = now;
-                host.core = Device::new(host.setup.config.clone());
-                // What the turn began with is still known: it was on the disk, or the user asks again.
-                let turn = &host.setup.turns[host.turn];
-                let before = host.text.len().saturating_sub(turn.text.len());
-                host.text.truncate(before);
-                let life = host.life;
-                self.at(now + lasts, Event::Begin { device, life });
-            }
-            Fault::Heal => {
-                for host in &mut self.devices {
-                    host.up.heal();
-                    host.down.heal();
-                }
-            }
-            Fault::Cut { device } => {
-                if self.devices[device].connection.is_some() {
-                    self.lose_connection(device, "cut")?;
-                }
-            }
-            Fault::ClockJump { device, by, back } => {
-                let host = &mut self.devices[device];
-                if back {
-                    host.clock_behind += by;
-                } else {
-                    host.clock_ahead += by;
-                }
-                if !host.off {
-                    self.pump(device)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 
