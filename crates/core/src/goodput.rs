@@ -28,6 +28,14 @@ const TIME_GAIN: f64 = 0.2;
 /// simulation: what the step brings is worth about that.
 const LATE: f64 = 0.7;
 
+/// Drafting is to be this much faster than plain decoding, since it drains the device; and where others share the steps, this
+/// much, since its rows slow them down.
+const MARGIN: f64 = 1.02;
+const SHARED_MARGIN: f64 = 1.12;
+
+/// From this mean number of sessions in a step on, a server is shared.
+const SHARED: f64 = 1.5;
+
 /// A trial of drafting is so many verdicts long, or fewer if drafting is less than half as fast.
 const TRIAL: u32 = 6;
 
@@ -138,7 +146,7 @@ impl Goodput {
     /// nothing to do for it. Where others share it, it has.
     #[must_use]
     pub fn plain_steps_between(&self, len: usize) -> usize {
-        if self.sharing.or(f64::MAX) > 1.5 {
+        if self.is_shared() {
             return 0;
         }
         let gap = self.way.or(0.0) + self.draft.or(0.0) * len as f64;
@@ -186,7 +194,7 @@ impl Goodput {
     /// of a draft for itself.
     #[must_use]
     pub fn worth_waiting(&self, survival: f64, acceptance: f64, travel: Travel) -> bool {
-        let (draft, step, shared) = (self.draft.or(0.0), self.step.or(0.0), self.sharing.or(1.0) > 1.5);
+        let (draft, step, shared) = (self.draft.or(0.0), self.step.or(0.0), self.is_shared());
         if travel == Travel::Alone {
             return survival > self.rate.get() * (draft + self.price());
         }
@@ -218,12 +226,17 @@ impl Goodput {
     }
 
     fn is_drafting_faster(&self) -> bool {
-        self.drafting.get() >= self.plain_rate()
+        let margin = if self.is_shared() { SHARED_MARGIN } else { MARGIN };
+        self.drafting.get() >= margin * self.plain_rate()
     }
 
     /// The rate of plain decoding: as measured, or what the steps would allow.
     fn plain_rate(&self) -> f64 {
         if self.plain.is_known() { self.plain.get() } else { 1.0 / self.plain_step.or(f64::MAX) }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.sharing.or(1.0) > SHARED
     }
 
     /// Seconds that a row costs all sessions that share the step.
@@ -266,5 +279,79 @@ impl Mean {
 
     fn or(self, unknown: f64) -> f64 {
         self.0.unwrap_or(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What a device knows that drafts in 20 ms, and has had a token each `token` for a while.
+    fn measured(token: Duration, step: Duration, row: Duration, sharing: u32) -> Goodput {
+        let mut goodput = Goodput::default();
+        goodput.on_draft(20 * MS);
+        for _ in 0..40 {
+            goodput.on_load(Load { queue: Duration::ZERO, step, row, sharing }, 1);
+            goodput.on_commit(2, 2 * token, false);
+        }
+        goodput
+    }
+
+    /// The least survival that a draft is waited for with.
+    fn threshold(goodput: &Goodput) -> f64 {
+        (0..=100).map(|p| f64::from(p) / 100.0).find(|&p| goodput.worth_waiting(p, 0.8, Travel::Alone)).unwrap_or(1.0)
+    }
+
+    #[test]
+    fn the_slower_the_link_the_longer_the_blocks() {
+        let thresholds = [40, 60, 100, 200].map(|token| threshold(&measured(token * MS, 30 * MS, MS, 1)));
+        assert!(thresholds.is_sorted_by(|a, b| a > b), "{thresholds:?}");
+        assert!(thresholds[0] > 0.5 && thresholds[3] < 0.12, "{thresholds:?}");
+    }
+
+    #[test]
+    fn the_more_sessions_share_a_step_the_less_is_sent() {
+        // A saturated server: a step is nothing but rows, and every session gets a token a step.
+        let pays = |sharing: u32| {
+            let step = 17 * MS * sharing;
+            let goodput = measured(step, step, 17 * MS, sharing);
+            (goodput.pays(0.9), goodput.pays_to_draft(0.9))
+        };
+        assert_eq!(pays(64), (false, false), "a row brings less than a token and costs one");
+        let idle = measured(80 * MS, 30 * MS, MS / 5, 1);
+        assert!(idle.pays(0.1) && idle.pays_to_draft(0.9));
+    }
+
+    #[test]
+    fn lengths_change_by_two_at_most() {
+        let mut goodput = Goodput::default();
+        let mut last = goodput.longest();
+        for len in [4, 6, 8, 0, 0, 0, 12, 3] {
+            goodput.on_block(len.min(last));
+            assert!(goodput.longest().abs_diff(last) <= MAX_CHANGE, "{len}: {last} to {}", goodput.longest());
+            last = goodput.longest();
+        }
+    }
+
+    #[test]
+    fn drafting_that_does_not_pay_is_given_up_and_tried_again() {
+        let mut goodput = Goodput::default();
+        let load = Load { queue: Duration::ZERO, step: 10 * MS, row: MS, sharing: 1 };
+        let mut tries = 0;
+        let mut plain = 0;
+        for _ in 0..400 {
+            goodput.on_load(load, 1);
+            if goodput.drafts() {
+                goodput.on_drafting();
+                goodput.on_commit(2, 100 * MS, false);
+                tries += 1;
+            } else {
+                goodput.on_commit(1, 10 * MS, true);
+                plain += 1;
+            }
+        }
+        assert!(plain > 350 && tries >= 4, "{plain} plain, {tries} tries");
     }
 }

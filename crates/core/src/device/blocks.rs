@@ -165,7 +165,9 @@ impl Device {
         let waiting = !self.blocks.is_empty() || !self.link.is_up();
         let full = self.sequence.len() - self.settled >= MAX_DRAFTS;
         let out_of_use = if releasing { self.exhausted } else { full || self.is_drafted_out() };
-        let idle = !self.blocks.is_empty() && self.config.ahead == Ahead::Nothing;
+        // What the server decodes by itself needs no drafts: they would only drain the device.
+        let leased = self.blocks.back().is_some_and(|block| block.is_lease);
+        let idle = leased || (!self.blocks.is_empty() && self.config.ahead == Ahead::Nothing);
         if out_of_use || idle || (waiting && !releasing && self.survival(self.sequence.len()) < HOPELESS) {
             return;
         }
@@ -206,7 +208,9 @@ impl Device {
             },
             Some(_) => 0,
         };
-        if !is_lease {
+        if is_lease {
+            self.warm = false;
+        } else {
             self.goodput.on_drafting();
             self.goodput.on_block(len);
         }
@@ -231,7 +235,7 @@ impl Device {
         let until = self.limit.min(self.settled + self.goodput.lease());
         let Some(block) = self.blocks.back_mut() else { return };
         let ends_soon =
-            block.is_lease && block.until < self.limit && block.until - self.settled <= self.goodput.lease() / 2;
+            block.is_lease && block.until < self.limit && block.until <= self.settled + self.goodput.lease() / 2;
         if ends_soon && self.link.is_up() && self.config.policy.is_some() && !self.goodput.drafts() {
             *block = Block { start: self.settled, end: self.settled, until, ..*block };
             self.send_drafts(self.settled, self.settled, until);

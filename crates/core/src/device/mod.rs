@@ -227,7 +227,7 @@ pub struct Device {
     granted: Position,
     asked: Option<Ticket>,
     asked_at: Duration,
-    /// Whether the turn's first draft, for which the drafter reads the whole prompt, was made.
+    /// Whether the drafter has read all of the text; the first draft, for which it reads it, tells nothing of the others.
     warm: bool,
     strikes: u32,
     /// Whether the blocks were sent again because a commit is missing.

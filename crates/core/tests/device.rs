@@ -1,0 +1,196 @@
+//! A device by hand: what it does when nobody answers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, Notice, Prompt, Provenance, Resilience};
+use sled_core::message::{Commit, DraftBlock, Load, Reply, Request};
+use sled_core::policy::Policy;
+use sled_core::sampler::{Draft, SamplingParams};
+use sled_core::sequence::Digest;
+
+/// A device whose every draft is the token after the last, and which is connected to server 0 of `servers`.
+struct Bench {
+    device: Device,
+    now: Duration,
+    actions: Vec<Action>,
+}
+
+impl Bench {
+    fn new(servers: usize, fallback: Fallback) -> Self {
+        let mut device = Device::new(DeviceConfig {
+            policy: Some(Policy::Fixed { k: 3 }),
+            ahead: Ahead::Blocks,
+            context: 100,
+            max_draft: 64,
+            end_of_generation: Arc::from([]),
+            resilience: Resilience { servers, fallback, fallback_after: 3, ..Resilience::default() },
+        });
+        device.on_connected(Duration::ZERO, 0);
+        device
+            .prompt(Duration::ZERO, Prompt { tokens: vec![1, 2], max_tokens: 50, sampling: SamplingParams::default() });
+        let mut bench = Self { device, now: Duration::ZERO, actions: Vec::new() };
+        bench.draft(3);
+        bench
+    }
+
+    /// Collects actions, and makes at most `drafts` drafts.
+    fn draft(&mut self, mut drafts: usize) {
+        while let Some(action) = self.device.poll() {
+            match action {
+                Action::Draft(ticket) if drafts > 0 => {
+                    drafts -= 1;
+                    let last = *self.device.context().tokens.last().unwrap();
+                    self.device.on_draft(self.now, ticket, Some(Draft { token: last + 1, confidence: 0.99 }));
+                }
+                action => self.actions.push(action),
+            }
+        }
+    }
+
+    /// Lets time pass until the device wants to be woken.
+    fn wait(&mut self) {
+        self.now = self.device.deadline().expect("the device waits for something");
+        self.device.on_timer(self.now);
+        self.draft(0);
+    }
+
+    /// The blocks among what the device did since the last call.
+    fn blocks(&mut self) -> Vec<DraftBlock> {
+        let actions = std::mem::take(&mut self.actions).into_iter();
+        actions
+            .filter_map(|action| if let Action::Send(Request::Draft(block)) = action { Some(block) } else { None })
+            .collect()
+    }
+}
+
+#[test]
+fn an_unanswered_block_is_sent_again_and_given_twice_the_time() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    let first = bench.blocks();
+    assert_eq!((first.len(), first[0].from, first[0].tokens.as_slice()), (1, 2, &[3, 4, 5][..]));
+    let began = bench.now;
+    bench.wait();
+    let again = bench.blocks();
+    assert_eq!((again.len(), again[0].from), (1, 2));
+    assert_eq!(again[0].built_on, first[0].built_on);
+    assert_eq!(again[0].tokens, first[0].tokens);
+    // The next time it is given twice as long.
+    let waited = bench.now - began;
+    let before = bench.now;
+    bench.wait();
+    assert_eq!(bench.now - before, waited * 2);
+    assert_eq!(bench.blocks().len(), 1);
+    assert_eq!(bench.device.stats().draft_tokens, 3, "what is sent again counts once");
+    // The third time the connection is given up.
+    bench.wait();
+    assert!(bench.actions.contains(&Action::Disconnect) && bench.blocks().is_empty());
+}
+
+#[test]
+fn newer_drafts_join_the_unverified_ones() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    let asked = bench.actions.iter().find_map(|action| if let Action::Draft(t) = action { Some(*t) } else { None });
+    bench.blocks();
+    bench.device.on_draft(bench.now, asked.unwrap(), Some(Draft { token: 6, confidence: 0.99 }));
+    bench.draft(2);
+    let second = bench.blocks();
+    assert_eq!((second.len(), second[0].from, second[0].tokens.as_slice()), (1, 5, &[6, 7, 8][..]));
+    bench.wait();
+    let again = bench.blocks();
+    assert_eq!((again.len(), again[0].from, again[0].tokens.as_slice()), (1, 2, &[3, 4, 5, 6, 7, 8][..]));
+    // An answer to all of it settles it.
+    let commit = Commit {
+        turn: 1,
+        from: 2,
+        accepted: 6,
+        tokens: vec![9],
+        digest: Digest::EMPTY.then_all(&[1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        rows: 7,
+        load: Load::default(),
+    };
+    bench.device.on_reply(bench.now, Reply::Commit(commit));
+    assert_eq!(bench.device.settled(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!((bench.device.stats().draft_tokens, bench.device.stats().accepted_tokens), (6, 6));
+}
+
+#[test]
+fn a_server_that_says_it_is_busy_is_not_given_up() {
+    let mut bench = Bench::new(1, Fallback::Error);
+    for _ in 0..50 {
+        bench.wait();
+        bench.device.on_reply(bench.now, Reply::Pending { turn: 1 });
+        bench.draft(0);
+    }
+    assert!(!bench.actions.iter().any(|action| matches!(action, Action::Disconnect | Action::Finish(_))));
+    assert_eq!(bench.blocks().len(), 51, "it is asked each time");
+}
+
+#[test]
+fn servers_are_tried_in_turn_and_the_next_is_told_the_whole_text() {
+    let mut bench = Bench::new(3, Fallback::Wait);
+    bench.actions.clear();
+    let mut tried = Vec::new();
+    bench.device.on_disconnected(bench.now, "gone".to_owned());
+    bench.draft(0);
+    while tried.len() < 7 {
+        bench.wait();
+        let connects = |action: &Action| if let Action::Connect(server) = action { Some(*server) } else { None };
+        if let Some(server) = std::mem::take(&mut bench.actions).into_iter().find_map(|action| connects(&action)) {
+            tried.push(server);
+            bench.device.on_disconnected(bench.now, "refused".to_owned());
+            bench.draft(0);
+        }
+    }
+    assert_eq!(tried, [1, 2, 0, 1, 2, 0, 1]);
+    bench.wait();
+    bench.actions.clear();
+    bench.device.on_connected(bench.now, 2);
+    bench.draft(9);
+    let sent: Vec<&Request> = bench
+        .actions
+        .iter()
+        .filter_map(|action| if let Action::Send(request) = action { Some(request) } else { None })
+        .collect();
+    assert!(matches!(sent[0], Request::Context(update) if update.from == 0 && update.tokens == [1, 2]), "{sent:?}");
+    assert!(matches!(sent[1], Request::Draft(block) if block.tokens == [3, 4, 5]), "{sent:?}");
+}
+
+#[test]
+fn the_fallback_comes_after_as_many_failures_as_asked_for_and_is_announced_once() {
+    let mut bench = Bench::new(1, Fallback::Release);
+    bench.device.on_disconnected(bench.now, "gone".to_owned());
+    for failure in 2..=3 {
+        bench.draft(0);
+        let released = bench.actions.iter().any(|action| matches!(action, Action::Emit(_)));
+        assert!(!released, "not before failure {failure}");
+        bench.wait();
+        bench.device.on_disconnected(bench.now, "refused".to_owned());
+    }
+    bench.draft(4);
+    let emitted: Vec<_> = bench
+        .actions
+        .iter()
+        .filter_map(|action| if let Action::Emit(emitted) = action { Some(*emitted) } else { None })
+        .collect();
+    assert!(emitted.len() >= 3 && emitted.iter().all(|emitted| emitted.provenance == Provenance::Provisional));
+    let lost = bench.actions.iter().filter(|action| matches!(action, Action::Notify(Notice::Lost(_)))).count();
+    assert_eq!(lost, 1);
+}
+
+#[test]
+fn a_clock_that_jumps_makes_nothing_worse_than_a_repeated_block() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    bench.blocks();
+    let deadline = bench.device.deadline().unwrap();
+    // Back: the timer runs on from there.
+    bench.now = Duration::from_secs(1000);
+    bench.device.on_timer(bench.now);
+    bench.draft(0);
+    assert_eq!(bench.blocks().len(), 1, "a jump ahead lets the time run out");
+    bench.device.on_timer(Duration::from_secs(5));
+    let next = bench.device.deadline().unwrap();
+    assert!(next > Duration::from_secs(5) && next < Duration::from_secs(5) + deadline * 4, "{next:?}");
+}
