@@ -173,6 +173,10 @@ impl Goodput {
     /// worth is not to be seen.
     #[must_use]
     pub fn drafts(&self) -> bool {
+        if self.trial == 0 && !self.plain.is_known() {
+            // Steps alone do not tell: where device and server are one machine, drafting slows them down.
+            return false;
+        }
         self.trial > 0 || self.pause == 0 || self.is_drafting_faster()
     }
 
@@ -230,9 +234,9 @@ impl Goodput {
         self.drafting.get() >= margin * self.plain_rate()
     }
 
-    /// The rate of plain decoding: as measured, or what the steps would allow.
+    /// The rate of plain decoding: as measured, or what the steps would allow now, if that is more.
     fn plain_rate(&self) -> f64 {
-        if self.plain.is_known() { self.plain.get() } else { 1.0 / self.plain_step.or(f64::MAX) }
+        (1.0 / self.plain_step.or(f64::MAX)).max(if self.plain.is_known() { self.plain.get() } else { 0.0 })
     }
 
     fn is_shared(&self) -> bool {
