@@ -173,8 +173,8 @@ impl Goodput {
     /// worth is not to be seen.
     #[must_use]
     pub fn drafts(&self) -> bool {
-        if self.trial == 0 && !self.plain.is_known() {
-            // Steps alone do not tell: where device and server are one machine, drafting slows them down.
+        // Steps alone do not tell: where device and server are one machine, drafting slows them down.
+        if self.trial == 0 && !self.plain.is_known() && !self.is_shared() {
             return false;
         }
         self.trial > 0 || self.pause == 0 || self.is_drafting_faster()
