@@ -29,7 +29,7 @@ bench: build
 	$(SLED) pull qwen2.5-coder-0.5b
 	$(SLED) bench pair
 	$(SLED) bench policy
-	$(SLED) bench rtt
+	$(SLED) bench rtt --outputs 5
 	cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench sampler
 
 lint: setup
