@@ -19,6 +19,8 @@ pub enum Request {
     Context(ContextUpdate),
     /// Tokens to verify, or leave to decode without any.
     Draft(DraftBlock),
+    /// The device has what it wants of this turn: a stop string was met, or its user has gone.
+    Stop(Turn),
 }
 
 /// "From position `from` on, the sequence is `tokens`": a prompt, or what the server has lost of it.
@@ -34,6 +36,9 @@ pub struct ContextUpdate {
     pub tokens: Vec<Token>,
     /// How many tokens from position 0 on are the prompt of this turn.
     pub prompt_len: usize,
+    /// The answer is complete, at the latest, with this many tokens from position 0 on. The server may decode up to there
+    /// without being asked.
+    pub limit: usize,
     /// How the tokens of this turn are chosen.
     pub sampling: SamplingParams,
 }
@@ -95,6 +100,8 @@ pub struct Commit {
     pub digest: Digest,
     /// How many rows of forward passes the server spent for this commit (prompt evaluation not counted).
     pub rows: u32,
+    /// Whether it answers no block: the server decoded by itself.
+    pub unasked: bool,
     /// How busy the server is.
     pub load: Load,
 }

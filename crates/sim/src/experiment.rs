@@ -6,7 +6,7 @@ use std::time::Duration;
 use sled_core::device::{Ahead, DeviceConfig, Fallback, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
-use sled_core::server::ServerConfig;
+use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::{Limits, Model};
 
 use crate::Error;
@@ -15,9 +15,6 @@ use crate::network::Path;
 use crate::replay::Replay;
 use crate::rng::Rng;
 use crate::world::{DeviceSetup, Outcome, ServerSetup, Turn, World};
-
-/// Prompt rows that one forward pass may have.
-const PREFILL_ROWS: usize = 64;
 
 /// Longer than any experiment lasts, in virtual time.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
@@ -35,6 +32,12 @@ pub struct Regime {
     pub devices: usize,
     /// How many of the recorded outputs each device generates, in an order of its own.
     pub outputs: usize,
+    /// How the server makes batches.
+    pub batching: Batching,
+    /// Whom it gives rows unasked.
+    pub assist: Assist,
+    /// Tokens a second that each session is to get.
+    pub rate_goal: Option<f64>,
 }
 
 /// What came of it.
@@ -69,8 +72,12 @@ pub fn run(
             sequences,
             rows,
             context,
-            prefill_rows: PREFILL_ROWS,
             end_of_generation: Vec::new(),
+            sessions: usize::MAX,
+            queue: usize::MAX,
+            batching: regime.batching,
+            assist: regime.assist,
+            rate_goal: regime.rate_goal,
         },
         model: Box::new(move || Box::new(target.clone())),
         cost: regime.cost,

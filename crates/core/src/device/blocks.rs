@@ -35,8 +35,6 @@ pub(super) struct Block {
     pub(super) sent: Duration,
     /// Whether nothing else was under way then.
     pub(super) alone: bool,
-    /// How far the server was told to decode by itself by the blocks before.
-    pub(super) granted: Position,
     /// Whether it was sent more than once.
     pub(super) again: bool,
 }
@@ -215,8 +213,6 @@ impl Device {
             self.goodput.on_block(len);
         }
         self.stats.draft_tokens += len as u64;
-        let granted = self.granted;
-        self.granted = granted.max(until);
         self.blocks.push_back(Block {
             start,
             end: start + len,
@@ -224,7 +220,6 @@ impl Device {
             is_lease,
             sent: now,
             alone,
-            granted,
             again: false,
         });
         self.send_drafts(start, start + len, until);
@@ -245,14 +240,14 @@ impl Device {
     /// Sends all that is not settled of the blocks again, as one, with what was drafted meanwhile.
     pub(super) fn repeat(&mut self) {
         let (Some(first), Some(last)) = (self.blocks.front(), self.blocks.back()) else { return };
-        let (sent, alone, granted, end) = (first.sent, first.alone, first.granted, last.end);
+        let (sent, alone, end) = (first.sent, first.alone, last.end);
         let (until, is_lease) = (last.until, last.is_lease);
         let more = if is_lease { 0 } else { self.next_block().unwrap_or(0) };
         let known = end.clamp(self.settled, self.sequence.len());
         let end = (known + more).min(self.sequence.len()).min(self.settled + self.config.max_draft);
         self.stats.draft_tokens += end.saturating_sub(known) as u64;
         self.blocks.clear();
-        self.blocks.push_back(Block { start: self.settled, end, until, is_lease, sent, alone, granted, again: true });
+        self.blocks.push_back(Block { start: self.settled, end, until, is_lease, sent, alone, again: true });
         self.send_drafts(self.settled, end, until);
     }
 

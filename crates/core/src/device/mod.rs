@@ -223,8 +223,6 @@ pub struct Device {
     exhausted: bool,
     /// The blocks that wait for their verdicts, in order of position.
     blocks: VecDeque<Block>,
-    /// How far the server was told to decode by itself.
-    granted: Position,
     asked: Option<Ticket>,
     asked_at: Duration,
     /// Whether the drafter has read all of the text; the first draft, for which it reads it, tells nothing of the others.
@@ -258,7 +256,6 @@ impl Device {
             last_commit: None,
             exhausted: false,
             blocks: VecDeque::new(),
-            granted: 0,
             asked: None,
             asked_at: Duration::ZERO,
             warm: false,
@@ -287,7 +284,6 @@ impl Device {
         self.turn += 1;
         self.prompted = self.clock.now();
         self.last_commit = None;
-        self.granted = 0;
         self.warm = false;
         self.strikes = 0;
         self.asked_again = false;
@@ -373,6 +369,7 @@ impl Device {
         self.drop_drafts();
         self.settled = self.settled.min(len);
         self.sequence.truncate(self.settled);
+        self.actions.push_back(Action::Send(Request::Stop(self.turn)));
         self.finish(FinishReason::Stop);
     }
 
@@ -405,6 +402,7 @@ impl Device {
             built_on,
             tokens: tokens.to_vec(),
             prompt_len: self.sequence.prompt_len(),
+            limit: self.limit,
             sampling: self.sampling.clone(),
         };
         self.actions.push_back(Action::Send(Request::Context(update)));

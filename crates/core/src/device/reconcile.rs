@@ -62,9 +62,9 @@ impl Device {
         if let Some(last) = self.last_commit.replace(now) {
             let plainly = self.blocks.front().is_some_and(|block| block.is_lease);
             self.goodput.on_commit(tokens, now.saturating_sub(last), plainly);
-            // What the server decodes by itself answers no question.
-            let verdict = |block: &&Block| block.is_lease || commit.rows > 1 || commit.end() > block.granted;
-            if let Some(block) = self.blocks.front().filter(verdict).filter(|block| !block.again && commit.rows > 0) {
+            // What the server decodes by itself answers no block but one that told it to.
+            let answered = |block: &&Block| (block.is_lease || !commit.unasked) && !block.again && commit.rows > 0;
+            if let Some(block) = self.blocks.front().filter(answered) {
                 let asked = if block.is_lease { block.sent.max(last) } else { block.sent };
                 let time = now.saturating_sub(asked);
                 self.link.timeout.sample(time);

@@ -3,18 +3,34 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::session::Pending;
+use super::schedule::{Batch, Launch};
+use super::scheduling::Assist;
+use super::session::{Pending, Session, Wants};
 use super::{Server, SessionId};
 use crate::message::{Commit, Load, Reply};
-use crate::sequence::common_prefix;
-use crate::step::{CacheOp, Row};
+use crate::step::{CacheOp, Row, SequenceId};
 use crate::{Position, Token};
-
-/// A shorter common prefix is not worth a copy in the cache.
-const MIN_SHARED_PREFIX: usize = 16;
 
 /// After this many failed passes in a row with a session, the session is given up.
 const MAX_FAILURES: u32 = 3;
+
+/// A draft that is a little less likely than its price is verified all the same: the device knows better which of its drafts
+/// are doubtful, and has left those out.
+const BENEFIT_OF_DOUBT: f64 = 0.7;
+
+/// Of so many blocks one is verified a draft further than seems worth it: what is never tried is never learned.
+const TRIALS: u64 = 16;
+
+/// What the engine is to do.
+#[derive(Debug)]
+pub enum Plan {
+    /// A forward pass.
+    Run(Step),
+    /// Nothing before this time, unless a message comes.
+    Wait(Duration),
+    /// Nothing until a message comes.
+    Idle,
+}
 
 /// One forward pass: what to do to the cache first, and the rows to evaluate.
 #[derive(Debug)]
@@ -27,19 +43,21 @@ pub struct Step {
     planned: Duration,
     /// How many sessions have rows in it.
     sharing: u32,
+    /// Tokens committed so far by completing it.
+    committed: usize,
     /// Whether its duration is known to the cost model.
     observed: bool,
 }
 
 impl Step {
-    fn begun(now: Duration) -> Self {
-        Self { cache_ops: Vec::new(), rows: Vec::new(), parts: Vec::new(), planned: now, sharing: 0, observed: false }
-    }
-
     /// How many sessions have rows in it.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.parts.len()
+    }
+
+    fn has(&self, id: SessionId) -> bool {
+        self.parts.iter().any(|part| part.session == id)
     }
 }
 
@@ -47,149 +65,194 @@ impl Step {
 #[derive(Debug)]
 struct Part {
     session: SessionId,
+    sequence: SequenceId,
     epoch: u64,
     /// Its rows among the rows of the step.
     rows: Range<usize>,
-    /// What its last rows verify; `None` while the prompt is not evaluated to its end.
+    /// What its rows verify; `None` while its text is not read to the end.
     verify: Option<Verify>,
 }
 
 /// Rows that a verdict comes from: one for the last committed token, and one for each draft.
 #[derive(Debug)]
 struct Verify {
-    /// The block that is answered; `None` for a step that the server takes by itself.
+    /// The block that is answered; `None` for a row that no block asked for.
     pending: Option<Pending>,
     /// Where the answered block began, and how many of its tokens were committed before.
     from: Position,
     known: usize,
+    /// The row of the last committed token.
+    first: usize,
     drafts: Vec<Token>,
     waited: Duration,
 }
 
 impl Server {
-    /// The next forward pass, or `None` if nobody waits for one. `now` is when it begins.
-    ///
-    /// Whoever waits longest comes first. Each session gets the rows of its block, or one plain row; what the row budget
-    /// does not hold is left unverified, which costs a device its tail and never a wrong token.
-    pub fn plan(&mut self, now: Duration) -> Option<Step> {
-        let mut queue: Vec<(Duration, SessionId)> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.wants_rows())
-            .map(|(&id, session)| (session.waiting_since(), id))
-            .collect();
-        if queue.is_empty() || self.running {
-            return None;
+    /// What the engine is to do now, if it is free.
+    pub fn plan(&mut self, now: Duration) -> Plan {
+        if self.running {
+            return Plan::Idle;
         }
-        queue.sort_unstable();
-        self.running = true;
+        match self.schedule(now) {
+            Launch::Never => {
+                self.idle = !self.sessions.values().any(Session::is_generating);
+                Plan::Idle
+            }
+            Launch::At(time) if time > now => Plan::Wait(time),
+            Launch::At(_) => Plan::Wait(now),
+            Launch::Now(batch) => self.fill(now, batch).map_or(Plan::Idle, Plan::Run),
+        }
+    }
+
+    /// Phase two: the rows of a pass for `batch`; `None` if there is no room for any.
+    fn fill(&mut self, now: Duration, batch: Batch) -> Option<Step> {
+        let mut step = Step {
+            cache_ops: Vec::new(),
+            rows: Vec::new(),
+            parts: Vec::new(),
+            planned: now,
+            sharing: 0,
+            committed: 0,
+            observed: false,
+        };
         // Where others share the pass, rows are dear: then a block waits for the verdict on the one before.
-        if let [(_, only)] = queue[..]
-            && let Some(session) = self.sessions.get_mut(&only)
+        if let ([only], []) = (&batch.decoding[..], &batch.reading[..])
+            && !batch.padded
+            && let Some(session) = self.sessions.get_mut(only)
         {
             session.join_ahead();
         }
-
-        let mut step = Step { cache_ops: std::mem::take(&mut self.closing), ..Step::begun(now) };
-        step.cache_ops.extend(self.sessions.values_mut().filter_map(|session| session.cache.roll_back()));
-
-        // Blocks first, prompts with what is left: whoever waits for a verdict is delayed by one chunk at the most.
-        let (ready, unread): (Vec<_>, Vec<_>) =
-            queue.into_iter().partition(|(_, id)| self.sessions.get(id).is_some_and(|session| session.unread() == 1));
-        let mut prefill = self.config.prefill_rows;
-        for (_, id) in ready.into_iter().chain(unread) {
-            self.add(&mut step, id, &mut prefill);
+        let reserved = if batch.reading.is_empty() { 0 } else { batch.prefill.min(self.config.rows.div_ceil(4)) };
+        let room = self.config.rows - reserved;
+        let shares = self.shares(&batch, room);
+        let longest = shares.iter().map(|&(_, drafts)| drafts).max().unwrap_or(0);
+        for (id, drafts) in shares {
+            let padding = if batch.padded { longest - drafts } else { 0 };
+            self.add(&mut step, id, 1, drafts, padding);
+        }
+        let mut prefill = batch.prefill;
+        for id in batch.reading {
+            let room = self.config.rows.saturating_sub(step.rows.len());
+            let Some(session) = self.sessions.get(&id) else { continue };
+            let unread = session.unread();
+            let asked = session.asks() || self.config.assist != Assist::Never;
+            // The last token is no prompt row: its logits choose the next token.
+            let context = if asked { unread } else { unread - 1 }.min(room).min(prefill + 1);
+            let drafts = if context == unread { self.worthwhile_drafts(id, room - context) } else { 0 };
+            if context > 0 && self.add(&mut step, id, context, drafts, 0) {
+                prefill -= (context - 1).min(prefill);
+            }
         }
         step.sharing = u32::try_from(step.parts.len()).unwrap_or(u32::MAX);
+        if step.parts.is_empty() {
+            return None;
+        }
+        step.cache_ops = self.memory.take_ops();
+        self.running = true;
         Some(step)
     }
 
-    /// Gives `id` its rows in `step`, as far as the budgets go.
-    fn add(&mut self, step: &mut Step, id: SessionId, prefill: &mut usize) {
-        self.share_prefix(step, id);
-        let Some(session) = self.sessions.get(&id) else { return };
-        let room = self.config.rows.saturating_sub(step.rows.len());
-        let unread = session.unread();
-        // The last unread token is no prompt row: its logits choose the next token.
-        let context = unread.min(room).min(*prefill + 1);
-        if context == 0 {
-            return;
+    /// How many drafts of each session are verified. Everybody has a row before anybody has two; then the likeliest drafts come
+    /// first, wherever they are from, as far as they are worth their price.
+    fn shares(&mut self, batch: &Batch, room: usize) -> Vec<(SessionId, usize)> {
+        let served = &batch.decoding[..batch.decoding.len().min(room)];
+        let mut room = room - served.len();
+        let mut shares: Vec<(SessionId, usize)> = Vec::with_capacity(served.len());
+        for &id in served {
+            let most = if batch.padded { self.drafts_of(id) } else { self.worthwhile_drafts(id, room) };
+            shares.push((id, most));
         }
-        let reads_all = context == unread;
-        let drafts = if reads_all {
-            let most = self.config.context.saturating_sub(session.sequence.len() + 1);
-            session.drafts(most.min(room - context)).to_vec()
-        } else {
-            Vec::new()
-        };
-        if !self.make_room(step, id, context + drafts.len()) {
-            return;
+        let wanted: usize = shares.iter().map(|&(_, drafts)| drafts).sum();
+        if batch.padded {
+            // Padding takes rows too.
+            let each = room / served.len().max(1);
+            shares.iter_mut().for_each(|(_, drafts)| *drafts = (*drafts).min(each));
+        } else if wanted > room {
+            let survival = |id: &SessionId, len| self.sessions.get(id).map_or(0.0, |s| s.forecast.survival(len));
+            let mut candidates: Vec<(f64, usize)> = Vec::with_capacity(wanted);
+            for (at, (id, drafts)) in shares.iter().enumerate() {
+                candidates.extend((1..=*drafts).map(|len| (survival(id, len), at)));
+            }
+            candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
+            shares.iter_mut().for_each(|(_, drafts)| *drafts = 0);
+            for (_, at) in candidates {
+                if room == 0 {
+                    break;
+                }
+                shares[at].1 += 1;
+                room -= 1;
+            }
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        shares
+    }
 
-        *prefill -= context - 1;
-        let first = step.rows.len();
-        let cached = session.cache.valid;
+    /// How many drafts wait for a verdict, that the context has room for.
+    fn drafts_of(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).map_or(0, |session| {
+            let most = self.config.context.saturating_sub(session.sequence.len() + 1);
+            session.drafts(most).len()
+        })
+    }
+
+    /// How many of them are likely enough to be worth their rows, up to `room`.
+    fn worthwhile_drafts(&mut self, id: SessionId, room: usize) -> usize {
+        let (there, price) = (self.drafts_of(id).min(room), BENEFIT_OF_DOUBT * self.row_price());
+        let Some(session) = self.sessions.get(&id) else { return 0 };
+        let worth = (1..=there).take_while(|&len| session.forecast.survival(len) >= price).count();
+        if worth == there {
+            return there;
+        }
+        self.trials += 1;
+        worth + usize::from(self.trials.is_multiple_of(TRIALS))
+    }
+
+    /// Gives `id` rows in `step`: for `context` tokens of its text, for `drafts` drafts behind them, and as padding. False if
+    /// the memory has no room for it.
+    fn add(&mut self, step: &mut Step, id: SessionId, context: usize, drafts: usize, padding: usize) -> bool {
+        let planned = step.rows.len();
+        if !self.share_prefix(id, planned, |other| step.has(other)) {
+            return false;
+        }
+        let Some(session) = self.sessions.get(&id) else { return false };
+        // What was shared need not be read, and what was to be verified may have been evicted since.
+        let unread = session.unread();
+        let context = context.min(unread);
+        let reads_all = context == unread;
+        let drafts = if reads_all { drafts } else { 0 };
+        let wanted = context + drafts + padding;
+        if !self.make_room(id, wanted, planned, |other| step.has(other)) {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(sequence) = session.cached.sequence else { return false };
+        // Making room may have cost the session what it shared.
+        let cached = session.cached.valid;
+        self.memory.cut(sequence, cached);
+
+        let drafts = session.drafts(drafts).to_vec();
         let text = session.sequence.since(cached).iter().take(context).chain(&drafts);
         step.rows.extend(text.enumerate().map(|(i, &token)| Row {
-            sequence: session.cache.sequence,
+            sequence,
             position: cached + i,
             token,
             wants_logits: reads_all && i + 1 >= context,
         }));
+        if let Some(&last) = step.rows.last() {
+            let position = |i: usize| last.position + i;
+            step.rows.extend((1..=padding).map(|i| Row { position: position(i), wants_logits: false, ..last }));
+        }
         let verify = reads_all.then(|| {
             let waited = step.planned.saturating_sub(session.waiting_since());
             let pending = session.pending.take();
             session.verifying = pending.is_some();
             let from = pending.as_ref().map_or(session.sequence.len(), |pending| pending.block.from);
-            Verify { pending, from, known: session.sequence.len() - from, drafts, waited }
+            let known = session.sequence.len() - from;
+            Verify { pending, from, known, first: planned + context - 1, drafts, waited }
         });
         session.active = step.planned;
-        step.parts.push(Part { session: id, epoch: session.epoch, rows: first..step.rows.len(), verify });
-    }
-
-    /// How many cells are in use, by what the engine holds and by the rows of `step`. A shared prefix counts for each session
-    /// that has it, though the engine stores it once.
-    fn used_cells(&self, step: &Step) -> usize {
-        self.sessions.values().map(|session| session.cache.held).sum::<usize>() + step.rows.len()
-    }
-
-    /// If the cache of `id` is empty, fills it with the longest prefix that it shares with another session's.
-    fn share_prefix(&mut self, step: &mut Step, id: SessionId) {
-        let Some(session) = self.sessions.get(&id).filter(|session| session.cache.held == 0) else { return };
-        let most = session.sequence.len().saturating_sub(1);
-        let donor = self
-            .sessions
-            .iter()
-            .filter(|(other, _)| **other != id)
-            .map(|(_, other)| {
-                let cached = &other.sequence.tokens()[..other.cache.valid];
-                (common_prefix(cached, session.sequence.tokens()).min(most), other.cache.sequence)
-            })
-            .max_by_key(|(len, _)| *len)
-            .filter(|(len, _)| *len >= MIN_SHARED_PREFIX && self.used_cells(step) + len <= self.config.cells);
-        if let (Some((len, from)), Some(session)) = (donor, self.sessions.get_mut(&id)) {
-            step.cache_ops.push(CacheOp::CopyPrefix { from, to: session.cache.sequence, len });
-            session.cache.held = len;
-            session.cache.valid = len;
-        }
-    }
-
-    /// Makes sure that the cache holds `wanted` more rows for `id`, by evicting whoever was idle longest and has no rows in
-    /// this step. The evicted session keeps its tokens; they are evaluated again when it needs them.
-    fn make_room(&mut self, step: &mut Step, id: SessionId, wanted: usize) -> bool {
-        while self.used_cells(step) + wanted > self.config.cells {
-            let idlest = self
-                .sessions
-                .iter_mut()
-                .filter(|(other, session)| {
-                    **other != id && session.cache.held > 0 && step.parts.iter().all(|part| part.session != **other)
-                })
-                .min_by_key(|(_, session)| session.active);
-            let Some((_, session)) = idlest else { return false };
-            session.cache.valid = 0;
-            step.cache_ops.extend(session.cache.roll_back());
-        }
+        session.cached.passes += 1;
+        let rows = planned..step.rows.len();
+        step.parts.push(Part { session: id, sequence, epoch: session.epoch, rows, verify });
         true
     }
 
@@ -209,47 +272,61 @@ impl Server {
             step.observed = true;
             self.cost.observe(step.rows.len(), duration);
         }
-        let row = self.cost.row();
+        let row = Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default();
         let mut replies = Vec::new();
         while let Some(part) = step.parts.last_mut() {
+            let (rows, sequence) = (part.rows.len(), part.sequence);
             let Some(session) = self.sessions.get_mut(&part.session) else {
+                self.memory.grow(sequence, rows);
+                self.memory.forget_rows(sequence);
                 step.parts.pop();
                 continue;
             };
             if session.epoch == part.epoch {
-                let cached = session.cache.valid + part.rows.len();
                 match &mut part.verify {
-                    None => session.cache.valid = cached,
+                    None => session.cached.valid += rows,
                     Some(verify) => {
-                        let first = part.rows.end - verify.drafts.len() - 1;
+                        let first = verify.first;
+                        let before = session.sequence.len();
                         let (accepted, tokens) =
                             session.accept(&self.config.end_of_generation, &verify.drafts, |i| logits(first + i))?;
-                        session.cache.valid = cached - verify.drafts.len() + accepted;
+                        let committed = session.sequence.len() - before;
+                        session.cached.valid += first - part.rows.start + 1 + accepted;
+                        session.tally.committed += committed as u64;
+                        session.tally.drafted += verify.drafts.len() as u64;
+                        session.tally.accepted += accepted as u64;
+                        session.forecast.on_verdict(verify.drafts.len(), accepted);
+                        step.committed += committed;
                         let commit = Commit {
                             turn: session.turn,
                             from: verify.from,
                             accepted: verify.known + accepted,
                             tokens,
                             digest: session.sequence.last_digest(),
-                            rows: u32::try_from(verify.drafts.len() + 1).unwrap_or(u32::MAX),
+                            rows: u32::try_from(part.rows.end - first).unwrap_or(u32::MAX),
+                            unasked: verify.pending.is_none(),
                             load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing },
                         };
                         replies.push((part.session, Reply::Commit(commit)));
-                        // What the row budget cut off a block is still to be answered, if nothing newer has come.
+                        // What was cut off a block is still to be answered, if nothing newer has come.
                         let cut = |pending: &Pending| verify.known + verify.drafts.len() < pending.block.tokens.len();
                         session.pending = session.pending.take().or(verify.pending.take().filter(cut));
                     }
                 }
                 session.failures = 0;
             }
-            session.cache.held += part.rows.len();
+            self.memory.grow(sequence, rows);
             session.active = now;
             session.verifying = false;
             let settled = session.settle(&self.config);
+            if session.wants() == Wants::Assistance {
+                session.forecast.expect(now);
+            }
             replies.extend(settled.into_iter().map(|reply| (part.session, reply)));
             step.parts.pop();
         }
         self.running = false;
+        self.rate.observe(step.planned, now, step.committed, std::mem::take(&mut self.idle));
         Ok(replies)
     }
 
@@ -258,9 +335,9 @@ impl Server {
     pub fn fail(&mut self, step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
         self.running = false;
         // How far the engine got with the cache is unknown, for whoever had an operation or a row in the step.
+        self.memory.distrust();
         for session in self.sessions.values_mut() {
-            session.cache.valid = 0;
-            session.cache.held = session.cache.held.max(1);
+            session.cached.valid = 0;
         }
         let mut replies = Vec::new();
         for part in step.parts {

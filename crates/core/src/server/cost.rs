@@ -1,4 +1,4 @@
-//! What a row costs: a pass of `n` rows takes about `a + b n`, and `b` is the price of one more.
+//! What a pass costs: one of `n` rows takes about `a + b n`, and `b` is the price of one more.
 
 use std::time::Duration;
 
@@ -32,10 +32,10 @@ impl StepCost {
         self.rows_seconds = KEPT * self.rows_seconds + x * y;
     }
 
-    /// What one more row adds to a pass.
-    pub(super) fn row(&self) -> Duration {
+    /// Seconds that one more row adds to a pass; 0 before anything is known.
+    pub(super) fn row(&self) -> f64 {
         if self.weight == 0.0 || self.rows == 0.0 {
-            return Duration::ZERO;
+            return 0.0;
         }
         let (x, y) = (self.rows / self.weight, self.seconds / self.weight);
         let variance = self.rows_rows / self.weight - x * x;
@@ -43,7 +43,16 @@ impl StepCost {
         let guess = y / (x + FIXED_ROWS);
         let prior = PRIOR / self.weight;
         let slope = (covariance + prior * guess) / (variance + prior);
-        Duration::try_from_secs_f64(slope.clamp(0.0, y / x)).unwrap_or_default()
+        slope.clamp(0.0, y / x)
+    }
+
+    /// Seconds that a pass of `rows` rows takes; 0 before anything is known.
+    pub(super) fn pass(&self, rows: f64) -> f64 {
+        if self.weight == 0.0 {
+            return 0.0;
+        }
+        let (x, y, row) = (self.rows / self.weight, self.seconds / self.weight, self.row());
+        (y - row * x).max(0.0) + row * rows
     }
 }
 
@@ -52,24 +61,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_slope_and_follows_it() {
+    fn finds_the_line_and_follows_it() {
         let mut cost = StepCost::default();
-        assert_eq!(cost.row(), Duration::ZERO);
+        assert_eq!((cost.row(), cost.pass(4.0)), (0.0, 0.0));
         let pass = |rows: usize, row_us: u64| Duration::from_micros(20_000 + row_us * rows as u64);
         for i in 0..200 {
             cost.observe(1 + i % 9, pass(1 + i % 9, 500));
         }
-        assert!(cost.row().abs_diff(Duration::from_micros(500)) < Duration::from_micros(80), "{:?}", cost.row());
+        assert!((cost.row() - 500e-6).abs() < 80e-6, "{}", cost.row());
+        assert!((cost.pass(20.0) - 0.030).abs() < 0.002, "{}", cost.pass(20.0));
         for i in 0..300 {
             cost.observe(1 + i % 9, pass(1 + i % 9, 5_000));
         }
-        assert!(cost.row().abs_diff(Duration::from_micros(5_000)) < Duration::from_micros(300), "{:?}", cost.row());
+        assert!((cost.row() - 5_000e-6).abs() < 300e-6, "{}", cost.row());
     }
 
     #[test]
     fn passes_of_one_size_leave_the_guess() {
         let mut cost = StepCost::default();
         (0..100).for_each(|_| cost.observe(4, Duration::from_millis(20)));
-        assert!(cost.row() > Duration::ZERO && cost.row() <= Duration::from_millis(5), "{:?}", cost.row());
+        assert!(cost.row() > 0.0 && cost.row() <= 0.005, "{}", cost.row());
     }
 }

@@ -6,24 +6,36 @@
 //!
 //! | file | what it decides |
 //! |---|---|
+//! | `scheduling.rs` | the policies, by name |
 //! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
-//! | `batch.rs` | which rows the next pass has, and what its logits commit |
-//! | `cost.rs` | what a row costs, from the passes so far |
+//! | `schedule.rs` | who is served by the next pass, and when it is launched |
+//! | `batch.rs` | which rows it has, and what its logits commit |
+//! | `memory.rs` | who has a place in the KV cache, and who gives way |
+//! | `forecast.rs` | when a session's next draft is due, and what it is worth |
+//! | `cost.rs`, `rate.rs` | what a pass costs, and how many tokens a second the passes bring |
 
 mod batch;
 mod cost;
+mod forecast;
+mod memory;
+mod rate;
+mod schedule;
+mod scheduling;
 mod session;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use batch::Step;
+pub use batch::{Plan, Step};
 use cost::StepCost;
-use session::Session;
+use memory::Memory;
+use rate::Rate;
+pub use scheduling::{Assist, Batching, SchedulingError};
+pub use session::Tally;
+use session::{Session, Wants};
 
 use crate::Token;
 use crate::message::{Reply, Request};
-use crate::step::{CacheOp, SequenceId};
 
 /// Names a session within one run of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,26 +48,67 @@ pub struct ServerConfig {
     pub vocab_size: usize,
     /// Tokens that the KV cache holds, over all sequences.
     pub cells: usize,
-    /// Sequences that the KV cache tells apart: the most sessions at once.
+    /// Sequences that the KV cache tells apart: the most sessions that are in it at once.
     pub sequences: usize,
     /// Rows that one forward pass may have.
     pub rows: usize,
     /// The longest that one session may get, in tokens.
     pub context: usize,
-    /// Prompt rows that one forward pass may have, so that a long prompt delays nobody's verification by more than these.
-    pub prefill_rows: usize,
     /// The tokens that end a generation.
     pub end_of_generation: Vec<Token>,
+    /// The most sessions at once; more than sequences take turns.
+    pub sessions: usize,
+    /// The most sessions whose text waits to be read, before no other is opened.
+    pub queue: usize,
+    /// How requests become batches.
+    pub batching: Batching,
+    /// Who is given rows without having asked.
+    pub assist: Assist,
+    /// Tokens a second that each session is to get; as many as possible, if there is none.
+    pub rate_goal: Option<f64>,
 }
 
-/// Why a session is not opened.
+/// Why a session is not opened now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// Every sequence of the KV cache is taken.
-    #[error(
-        "the server is busy with {0} sessions, which is all it can hold; try again later, or start it with a larger -np"
-    )]
-    Busy(usize),
+pub enum Busy {
+    /// There are as many sessions as may be.
+    #[error("the server is busy: it has {0} sessions, and takes no more")]
+    Sessions(usize),
+    /// Too many texts wait to be read.
+    #[error("the server is busy: {0} prompts wait to be read")]
+    Queue(usize),
+}
+
+/// The least and the most that a refused device is told to wait.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(30);
+
+/// What a session is doing, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Which session.
+    pub id: SessionId,
+    /// Tokens of its text.
+    pub tokens: usize,
+    /// How many of them the KV cache holds.
+    pub cached: usize,
+    /// What it has had so far.
+    pub tally: Tally,
+    /// What it is doing.
+    pub activity: Activity,
+}
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Its answer is complete, or it has no prompt yet; so long since.
+    Idle(Duration),
+    /// Its text is being read, or waits to be; so long since.
+    Reading(Duration),
+    /// A block of it waits for its verdict; so long since.
+    Waiting(Duration),
+    /// Its device is drafting.
+    Drafting,
 }
 
 /// All sessions of one server.
@@ -64,28 +117,39 @@ pub struct Server {
     config: ServerConfig,
     sessions: BTreeMap<SessionId, Session>,
     next_id: u64,
-    free_sequences: Vec<SequenceId>,
-    /// What closed sessions left in the cache, to be removed before the next pass.
-    closing: Vec<CacheOp>,
+    memory: Memory,
     cost: StepCost,
+    rate: Rate,
     /// Whether a step was handed out and has not come back.
     running: bool,
+    /// Whether nobody was served before the next step.
+    idle: bool,
+    /// Blocks that were cut because their tails are not worth their rows.
+    trials: u64,
+    evictions: u64,
 }
 
 impl Server {
     /// A server without sessions.
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
-        let free_sequences = (0..SequenceId::try_from(config.sequences).unwrap_or(SequenceId::MAX)).rev().collect();
         Self {
+            memory: Memory::new(config.cells, config.sequences),
             config,
             sessions: BTreeMap::new(),
             next_id: 0,
-            free_sequences,
-            closing: Vec::new(),
             cost: StepCost::default(),
+            rate: Rate::default(),
             running: false,
+            idle: true,
+            trials: 0,
+            evictions: 0,
         }
+    }
+
+    /// Tells that a pass of `rows` rows takes `time`, before there was any for a session.
+    pub fn calibrate(&mut self, rows: usize, time: Duration) {
+        self.cost.observe(rows, time);
     }
 
     /// How many sessions are open.
@@ -94,23 +158,59 @@ impl Server {
         self.sessions.len()
     }
 
+    /// How many cells of the KV cache are in use, of how many.
+    #[must_use]
+    pub fn cells(&self) -> (usize, usize) {
+        (self.memory.used(), self.memory.cells())
+    }
+
+    /// How many times a session had to give way to another in the KV cache.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// What each session is doing.
+    pub fn status(&self, now: Duration) -> impl Iterator<Item = Status> {
+        self.sessions.iter().map(move |(&id, session)| Status {
+            id,
+            tokens: session.sequence.len(),
+            cached: session.cached.valid,
+            tally: session.tally,
+            activity: match session.wants() {
+                _ if session.verifying => Activity::Waiting(now.saturating_sub(session.waiting_since())),
+                Wants::Nothing => Activity::Idle(now.saturating_sub(session.active)),
+                Wants::Reading => Activity::Reading(now.saturating_sub(session.begun)),
+                Wants::Tokens => Activity::Waiting(now.saturating_sub(session.waiting_since())),
+                Wants::Assistance => Activity::Drafting,
+            },
+        })
+    }
+
     /// Opens a session.
     ///
     /// # Errors
-    /// If every sequence of the KV cache is taken.
-    pub fn open(&mut self) -> Result<SessionId, OpenError> {
-        let sequence = self.free_sequences.pop().ok_or(OpenError::Busy(self.config.sequences))?;
+    /// If the server is busy; and how long it is likely to be.
+    pub fn open(&mut self, now: Duration) -> Result<SessionId, (Busy, Duration)> {
+        if self.sessions.len() >= self.config.sessions {
+            return Err((Busy::Sessions(self.sessions.len()), SOONEST));
+        }
+        let unread = self.sessions.values().filter(|session| session.wants() == Wants::Reading).map(Session::unread);
+        let (prompts, rows) = unread.fold((0, 0), |(prompts, rows), unread| (prompts + 1, rows + unread));
+        if prompts >= self.config.queue {
+            let time = Duration::try_from_secs_f64(self.cost.pass(rows as f64)).unwrap_or(LATEST);
+            return Err((Busy::Queue(prompts), time.clamp(SOONEST, LATEST)));
+        }
         let id = SessionId(self.next_id);
         self.next_id += 1;
-        self.sessions.insert(id, Session::new(sequence));
+        self.sessions.insert(id, Session::new(now));
         Ok(id)
     }
 
-    /// Closes a session and frees its cache. Closing it twice does nothing.
-    pub fn close(&mut self, id: SessionId) {
+    /// Closes a session. Closing it twice does nothing.
+    pub fn close(&mut self, now: Duration, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.closing.push(CacheOp::Truncate { sequence: session.cache.sequence, len: 0 });
-            self.free_sequences.push(session.cache.sequence);
+            self.memory.close(now, &session);
         }
     }
 
@@ -120,6 +220,10 @@ impl Server {
         match request {
             Request::Context(update) => session.on_context(&self.config, now, update),
             Request::Draft(block) => session.on_draft(&self.config, now, block),
+            Request::Stop(turn) => {
+                session.on_stop(turn);
+                None
+            }
         }
     }
 }

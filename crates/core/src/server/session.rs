@@ -3,34 +3,50 @@
 use std::time::Duration;
 
 use super::ServerConfig;
+use super::forecast::Forecast;
 use crate::Token;
 use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
 use crate::policy::Policy;
 use crate::sampler::Sampler;
 use crate::sequence::Sequence;
-use crate::step::{CacheOp, SequenceId};
+use crate::step::SequenceId;
 
 /// How many blocks that build on an unanswered one are kept.
 const MAX_AHEAD: usize = 32;
 
-/// The KV cache of a session, as the engine holds it.
-#[derive(Debug)]
-pub(super) struct Cache {
-    pub(super) sequence: SequenceId,
-    /// How many tokens of the session's sequence the cache holds rightly.
+/// The part of a session that the KV cache holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cached {
+    /// The sequence that it is in; `None` while the cache holds nothing of it.
+    pub(super) sequence: Option<SequenceId>,
+    /// How many tokens of the session's text the cache holds rightly.
     pub(super) valid: usize,
-    /// How many tokens the engine holds; what is beyond `valid` was rejected and goes before the next pass.
-    pub(super) held: usize,
+    /// Passes since it has the sequence.
+    pub(super) passes: u32,
 }
 
-impl Cache {
-    /// Brings the engine's cache down to what is valid.
-    pub(super) fn roll_back(&mut self) -> Option<CacheOp> {
-        (self.held > self.valid).then(|| {
-            self.held = self.valid;
-            CacheOp::Truncate { sequence: self.sequence, len: self.valid }
-        })
-    }
+/// What a session wants of the next pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// Nothing: there is no prompt, or its answer is complete.
+    Nothing,
+    /// Its text is to be read.
+    Reading,
+    /// It asked for a verdict, or for plain decoding.
+    Tokens,
+    /// Its device is drafting; a plain row would commit a token that it has not asked for.
+    Assistance,
+}
+
+/// What a session has had so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tokens committed.
+    pub committed: u64,
+    /// Drafts verified, and how many of them were accepted.
+    pub drafted: u64,
+    /// Accepted drafts.
+    pub accepted: u64,
 }
 
 /// A block that waits for its forward pass.
@@ -41,6 +57,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Whether `block` is this one with more tokens.
+    fn grows_to(&self, block: &DraftBlock) -> bool {
+        self.block.from == block.from && self.block.tokens.len() < block.tokens.len()
+    }
+
     /// Makes this block and `next` one, if `next` goes on where this one ends, or within it.
     fn join(&mut self, next: &DraftBlock) -> bool {
         let overlap = next.from.checked_sub(self.block.from).and_then(|at| self.block.tokens.get(..at));
@@ -69,7 +90,7 @@ enum Meaning {
 
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) cache: Cache,
+    pub(super) cached: Cached,
     /// The prompt and the committed tokens.
     pub(super) sequence: Sequence,
     pub(super) turn: Turn,
@@ -80,6 +101,8 @@ pub(super) struct Session {
     ahead: Vec<Pending>,
     /// The server decodes by itself while fewer tokens are committed.
     until: usize,
+    /// The answer has at most so many tokens, prompt included.
+    limit: usize,
     /// Whether the last token ended the generation.
     pub(super) ended: bool,
     /// Changes whenever the sequence changes other than by committing: a pass planned before is void for it.
@@ -88,36 +111,64 @@ pub(super) struct Session {
     pub(super) verifying: bool,
     /// When a row was last computed for it, or its last message came.
     pub(super) active: Duration,
+    /// When the turn began.
+    pub(super) begun: Duration,
     /// Passes in a row that failed with it.
     pub(super) failures: u32,
+    pub(super) forecast: Forecast,
+    pub(super) tally: Tally,
 }
 
 impl Session {
-    pub(super) fn new(sequence: SequenceId) -> Self {
+    pub(super) fn new(now: Duration) -> Self {
         Self {
-            cache: Cache { sequence, valid: 0, held: 0 },
+            cached: Cached::default(),
             sequence: Sequence::default(),
             turn: 0,
             sampler: None,
             pending: None,
             ahead: Vec::new(),
             until: 0,
+            limit: 0,
             ended: false,
             epoch: 0,
             verifying: false,
-            active: Duration::ZERO,
+            active: now,
+            begun: now,
             failures: 0,
+            forecast: Forecast::default(),
+            tally: Tally::default(),
         }
     }
 
-    /// Whether a row for this session would commit something.
-    pub(super) fn wants_rows(&self) -> bool {
-        self.sampler.is_some() && !self.ended && (self.pending.is_some() || self.sequence.len() < self.until)
+    /// What it wants of the next pass.
+    pub(super) fn wants(&self) -> Wants {
+        if self.sampler.is_none() || self.ended {
+            Wants::Nothing
+        } else if self.unread() > 1 && self.sequence.len() < self.limit {
+            Wants::Reading
+        } else if self.asks() {
+            Wants::Tokens
+        } else if self.sequence.len() < self.limit {
+            Wants::Assistance
+        } else {
+            Wants::Nothing
+        }
+    }
+
+    /// Whether the device asked for tokens: for a verdict, or for plain decoding.
+    pub(super) fn asks(&self) -> bool {
+        self.pending.is_some() || self.sequence.len() < self.until
+    }
+
+    /// Whether an answer is being generated.
+    pub(super) fn is_generating(&self) -> bool {
+        self.wants() != Wants::Nothing
     }
 
     /// How many tokens the engine must still evaluate before the next can be chosen.
     pub(super) fn unread(&self) -> usize {
-        self.sequence.len().saturating_sub(self.cache.valid)
+        self.sequence.len().saturating_sub(self.cached.valid)
     }
 
     /// Makes the pending block and those that build on it one. It saves passes, and costs the rows of all of them if the first
@@ -179,17 +230,32 @@ impl Session {
         self.sequence.extend(update.tokens.get(agreed - update.from..).unwrap_or_default());
         self.sequence.set_prompt_len(update.prompt_len);
         // The last token is always evaluated again: the next one is chosen from its logits.
-        self.cache.valid = self.cache.valid.min(agreed).min(len - 1);
+        self.cached.valid = self.cached.valid.min(agreed).min(len - 1);
         self.turn = update.turn;
         self.sampler = Some(sampler);
         self.pending = None;
         self.ahead.clear();
         self.until = 0;
+        self.limit = update.limit.min(config.context);
+        self.begun = now;
+        self.forecast.forget();
         self.failures = 0;
         self.epoch += 1;
         self.ended = len > update.prompt_len
             && self.sequence.tokens().last().is_some_and(|token| config.end_of_generation.contains(token));
         None
+    }
+
+    /// The device has what it wanted of this turn.
+    pub(super) fn on_stop(&mut self, turn: Turn) {
+        if turn == self.turn {
+            self.pending = None;
+            self.ahead.clear();
+            self.until = 0;
+            self.limit = 0;
+            self.epoch += 1;
+            self.forecast.forget();
+        }
     }
 
     pub(super) fn on_draft(&mut self, config: &ServerConfig, now: Duration, mut block: DraftBlock) -> Option<Reply> {
@@ -220,7 +286,8 @@ impl Session {
             ))),
             Meaning::Extends => {
                 // A device repeats a block that it had no answer to: it is to know that the server lives.
-                let waits = self.verifying || self.pending.is_some();
+                let waits = self.verifying || self.pending.as_ref().is_some_and(|pending| !pending.grows_to(&block));
+                self.forecast.on_draft(now, block.tokens.len());
                 let arrived = self.pending.as_ref().map_or(now, |pending| pending.arrived);
                 self.active = now;
                 self.until = block.until.min(config.context);
@@ -294,6 +361,7 @@ impl Session {
             tokens: self.sequence.since(from + agreed).to_vec(),
             digest: self.sequence.last_digest(),
             rows: 0,
+            unasked: false,
             load: Load::default(),
         }
     }

@@ -46,8 +46,8 @@ impl World {
                     && host.up
                     && host.life == connection.life
                 {
-                    host.core.close(connection.session);
-                    if let Ok(session) = host.core.open() {
+                    host.core.close(self.now, connection.session);
+                    if let Ok(session) = host.core.open(self.now) {
                         connection.session = session;
                     }
                 }

@@ -52,6 +52,8 @@ struct ServerHost {
     step: Option<Step>,
     up: bool,
     stalled_until: Duration,
+    /// When it looks again whether to launch a step.
+    wakes: Option<Duration>,
     life: u64,
     /// The steps and rows so far.
     steps: u64,
@@ -145,6 +147,7 @@ impl World {
             step: None,
             up: true,
             stalled_until: Duration::ZERO,
+            wakes: None,
             life: 0,
             steps: 0,
             rows: 0,
@@ -268,7 +271,7 @@ impl World {
                     && let Some(server) = self.servers.get_mut(connection.server)
                     && server.life == connection.life
                 {
-                    server.core.close(connection.session);
+                    server.core.close(self.now, connection.session);
                 }
             }
             Event::Broken(id) => {
@@ -365,6 +368,7 @@ impl World {
                     let tokens = match &request {
                         Request::Context(update) => update.tokens.len(),
                         Request::Draft(block) => block.tokens.len(),
+                        Request::Stop(_) => 0,
                     };
                     for arrival in host.up.send(self.now, tokens, &mut self.rng) {
                         self.at(arrival, Event::ToServer(id, request.clone()));

@@ -1,9 +1,15 @@
 //! What servers do: take connections and requests, run steps, reply.
 
+use std::time::Duration;
+
 use sled_core::message::{Reply, Request};
+use sled_core::server::Plan;
 
 use super::{Connection, ConnectionId, Event, World};
 use crate::Error;
+
+/// Timers of a server are no finer than this.
+const TICK: Duration = Duration::from_micros(100);
 
 impl World {
     pub(super) fn attempt(&mut self, device: usize, server: usize, attempt: u64) {
@@ -18,7 +24,7 @@ impl World {
             return;
         }
         let life = host.life;
-        let session = if host.up { host.core.open().ok() } else { None };
+        let session = if host.up { host.core.open(self.now).ok() } else { None };
         let connection = session.map(|session| {
             self.next_connection += 1;
             self.connections.insert(self.next_connection, Connection { device, server, session, life });
@@ -61,7 +67,19 @@ impl World {
         if !host.up || host.stalled_until > self.now || host.step.is_some() {
             return Ok(());
         }
-        let Some(step) = host.core.plan(self.now) else { return Ok(()) };
+        let step = match host.core.plan(self.now) {
+            Plan::Run(step) => step,
+            Plan::Wait(until) => {
+                // Every message makes the server think again; one timer is enough.
+                let until = until.max(self.now + TICK);
+                if host.wakes.is_none_or(|wakes| wakes <= self.now || wakes > until) {
+                    host.wakes = Some(until);
+                    self.at(until, Event::Resume { server });
+                }
+                return Ok(());
+            }
+            Plan::Idle => return Ok(()),
+        };
         for &op in &step.cache_ops {
             host.model.apply(op)?;
         }

@@ -1,0 +1,171 @@
+//! Who is served by the next pass, and when it is launched.
+//!
+//! Everything here compares what tokens are worth. A server that commits `rate` tokens a second gives up `rate * t` tokens in
+//! `t` seconds, so that a row, which makes a pass `b` seconds longer, has the price `rate * b`; a draft is verified if it is
+//! likelier than that to be accepted, and a pass waits for a draft that is due in `t` seconds if that brings more than
+//! `rate * t` tokens (Dinkelbach, *On nonlinear fractional programming*, 1967: the best rate is where the differences are zero).
+
+use std::time::Duration;
+
+use super::scheduling::{Assist, Batching};
+use super::session::{Session, Wants};
+use super::{Server, SessionId};
+
+/// A prompt delays nobody's tokens by more than about this in each pass.
+const PREFILL_DELAY: f64 = 0.25;
+
+/// The least prompt rows in a pass, so that prompts are read on however slow the engine is.
+const MIN_PREFILL: usize = 8;
+
+/// A draft that is waited for is verified a pass earlier than it would be otherwise: so much of its worth is gained. Found by
+/// simulation.
+const EARLIER: f64 = 0.6;
+
+/// Whoever is served by the next pass.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Sessions with a block, or that asked for plain decoding; then those that are assisted. Earliest deadline first.
+    pub(super) decoding: Vec<SessionId>,
+    /// Sessions whose text is to be read, first come first.
+    pub(super) reading: Vec<SessionId>,
+    /// How many rows of text may be read.
+    pub(super) prefill: usize,
+    /// Blocks are padded to the longest of them.
+    pub(super) padded: bool,
+}
+
+/// When to launch.
+#[derive(Debug)]
+pub(super) enum Launch {
+    Now(Batch),
+    At(Duration),
+    /// Nobody waits for anything.
+    Never,
+}
+
+impl Server {
+    /// Phase one: who is to be served, and whether it is time.
+    pub(super) fn schedule(&self, now: Duration) -> Launch {
+        let mut queue = Queue::default();
+        for (&id, session) in &self.sessions {
+            match session.wants() {
+                Wants::Nothing => {}
+                Wants::Reading => queue.reading.push((session.begun, id)),
+                Wants::Tokens => queue.asking.push((self.deadline(session), id)),
+                Wants::Assistance => queue.drafting.push((self.deadline(session), id)),
+            }
+        }
+        queue.reading.sort_unstable();
+        queue.asking.sort_unstable();
+        queue.drafting.sort_unstable();
+        match self.config.batching {
+            Batching::Static { batch_size, max_wait } => self.schedule_static(now, queue, batch_size, max_wait),
+            Batching::Continuous => self.schedule_continuous(now, queue),
+        }
+    }
+
+    /// By when a session is to have its next token: when it would fall below its rate goal, or if there is none, as soon as it
+    /// began to wait.
+    fn deadline(&self, session: &Session) -> Duration {
+        match self.config.rate_goal {
+            Some(goal) => {
+                let generated = session.sequence.len() - session.sequence.prompt_len() + 1;
+                session.begun + Duration::try_from_secs_f64(generated as f64 / goal).unwrap_or(Duration::MAX / 2)
+            }
+            None => session.waiting_since(),
+        }
+    }
+
+    fn schedule_static(&self, now: Duration, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
+        if !queue.reading.is_empty() {
+            return Launch::Now(Batch { reading: ids(&queue.reading), prefill: self.config.rows, ..Batch::default() });
+        }
+        let arrived = |id: &SessionId| self.sessions.get(id).map_or(now, Session::waiting_since);
+        let Some(first) = queue.asking.iter().map(|(_, id)| arrived(id)).min() else { return Launch::Never };
+        if queue.asking.len() < batch_size && first + max_wait > now {
+            return Launch::At(first + max_wait);
+        }
+        queue.asking.truncate(batch_size);
+        Launch::Now(Batch { decoding: ids(&queue.asking), padded: true, ..Batch::default() })
+    }
+
+    fn schedule_continuous(&self, now: Duration, queue: Queue) -> Launch {
+        let assisted: Vec<_> =
+            queue.drafting.iter().copied().filter(|&(deadline, _)| self.assists(now, deadline)).collect();
+        if queue.asking.is_empty() && queue.reading.is_empty() && assisted.is_empty() {
+            // A session that is ahead of its goal may fall behind it before its draft comes.
+            let next = queue.drafting.first().filter(|_| self.config.assist == Assist::Auto);
+            return next.map_or(Launch::Never, |&(deadline, _)| Launch::At(self.assisted_from(deadline)));
+        }
+        if queue.reading.is_empty()
+            && self.config.assist != Assist::Always
+            && let Some(wait) = self.worth_waiting(now, &queue, &assisted)
+        {
+            return Launch::At(now + wait);
+        }
+        let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
+        let prefill = match self.cost.row() {
+            row if somebody_decodes && row > 0.0 => ((PREFILL_DELAY / row) as usize).max(MIN_PREFILL),
+            _ => self.config.rows,
+        };
+        let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).collect();
+        Launch::Now(Batch { decoding, reading: ids(&queue.reading), prefill, padded: false })
+    }
+
+    /// Whether a session with this deadline is given a row that it has not asked for.
+    fn assists(&self, now: Duration, deadline: Duration) -> bool {
+        match self.config.assist {
+            Assist::Never => false,
+            Assist::Always => true,
+            Assist::Auto => self.config.rate_goal.is_none() || now >= self.assisted_from(deadline),
+        }
+    }
+
+    /// From when on a session with this deadline is assisted: its token is to be there in time.
+    fn assisted_from(&self, deadline: Duration) -> Duration {
+        let pass = Duration::try_from_secs_f64(self.cost.pass(1.0)).unwrap_or_default();
+        deadline.saturating_sub(pass)
+    }
+
+    /// How long to wait for drafts that are due, if that raises the expected rate; never longer than until the next of them.
+    fn worth_waiting(&self, now: Duration, queue: &Queue, assisted: &[(Duration, SessionId)]) -> Option<Duration> {
+        let rate = self.rate.get();
+        let price = self.row_price();
+        let is_assisted = |id: SessionId| assisted.iter().any(|&(_, other)| other == id);
+        let mut due: Vec<(f64, f64)> = Vec::new();
+        for &(_, id) in &queue.drafting {
+            let Some(session) = self.sessions.get(&id) else { continue };
+            let Some(wait) = session.forecast.due(now) else { continue };
+            let len = session.forecast.length();
+            let worth = session.forecast.tokens(len) - price * (len + 1.0);
+            let gain = if is_assisted(id) { EARLIER * (worth - (1.0 - price)) } else { worth };
+            if gain > 0.0 {
+                due.push((wait, gain));
+            }
+        }
+        due.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut gained = 0.0;
+        let pays = due.iter().any(|&(wait, gain)| {
+            gained += gain;
+            gained > rate * wait
+        });
+        pays.then(|| due.first()).flatten().and_then(|&(wait, _)| Duration::try_from_secs_f64(wait).ok())
+    }
+
+    /// How many tokens are not committed elsewhere because of one more row.
+    pub(super) fn row_price(&self) -> f64 {
+        (self.rate.get() * self.cost.row()).min(1.0)
+    }
+}
+
+/// The sessions that want something, each with what it is sorted by.
+#[derive(Default)]
+struct Queue {
+    asking: Vec<(Duration, SessionId)>,
+    drafting: Vec<(Duration, SessionId)>,
+    reading: Vec<(Duration, SessionId)>,
+}
+
+fn ids(queue: &[(Duration, SessionId)]) -> Vec<SessionId> {
+    queue.iter().map(|&(_, id)| id).collect()
+}
