@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
+use sled_core::server::{Assist, Batching};
+use sled_model::llama::CacheType;
 
 const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
     [default: warn; for serve also its sessions]";
@@ -38,6 +40,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Download a model
     Pull(PullArgs),
+    /// List the sessions of a server
+    Ps(PsArgs),
     /// List the models that are known, and those that are downloaded
     List(ListArgs),
     /// Show it all on this machine: one server, three devices with different drafters, and a check of their outputs
@@ -73,13 +77,75 @@ pub struct ServeArgs {
     #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
 
-    /// The most sessions at once
+    /// Sessions that are in the KV cache at once; more take turns
     #[arg(long, visible_alias = "np", env = "SLED_PARALLEL", value_name = "SESSIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub parallel: u32,
+
+    /// How exactly the KV cache holds keys and values: f16, or q8_0 in half the memory
+    #[arg(long, env = "SLED_CACHE_TYPE", value_name = "f16|q8_0", default_value = "f16", value_parser = cache_type)]
+    pub cache_type: CacheType,
+
+    #[command(flatten)]
+    pub scheduling: SchedulingArgs,
+
+    /// The most sessions at once; others are told to come back later
+    #[arg(long, env = "SLED_MAX_SESSIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: u32,
+
+    /// The most prompts that may wait to be read, before devices are told to come back later
+    #[arg(long, env = "SLED_MAX_QUEUE", value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_queue: u32,
+
+    /// The longest draft that a device may send at once, in tokens
+    #[arg(long, env = "SLED_MAX_DRAFT", value_name = "TOKENS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub max_draft: u32,
 
     /// Layers to put on the GPU [default: all, if this build has a GPU backend]
     #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]
     pub gpu_layers: Option<u32>,
+}
+
+impl ServeArgs {
+    /// A server of this process alone, with the defaults of the command line.
+    pub fn local(model: &str, ctx_size: u32, parallel: u32) -> Self {
+        Self {
+            model: model.to_owned(),
+            host: std::net::Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            ctx_size,
+            threads: None,
+            parallel,
+            cache_type: CacheType::F16,
+            scheduling: SchedulingArgs {
+                batching: Batching::Continuous,
+                assist: Assist::Auto,
+                rate_goal: None,
+            },
+            max_sessions: 1024,
+            max_queue: 256,
+            max_draft: 64,
+            gpu_layers: None,
+        }
+    }
+}
+
+/// How a server uses its engine.
+#[derive(Clone, Debug, Args)]
+pub struct SchedulingArgs {
+    /// How requests become batches: continuous (whatever is ready, when it pays to launch), or static:SIZE:MS (wait for SIZE
+    /// requests, or MS milliseconds, and pad; the paper's)
+    #[arg(long, env = "SLED_BATCHING", value_name = "POLICY", default_value = "continuous")]
+    pub batching: Batching,
+
+    /// Who gets a token in a step without having sent a draft: auto (whoever is below the rate goal; without one, everybody),
+    /// never, or always
+    #[arg(long, env = "SLED_ASSIST", value_name = "auto|never|always", default_value = "auto")]
+    pub assist: Assist,
+
+    /// Tokens a second that each session is to get; the server leaves what is beyond to the devices [default: as many as
+    /// possible]
+    #[arg(long, env = "SLED_RATE_GOAL", value_name = "R", value_parser = rate)]
+    pub rate_goal: Option<f64>,
 }
 
 /// Where to generate, and with which drafter.
@@ -241,6 +307,17 @@ pub struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct PsArgs {
+    /// The server
+    #[arg(long, env = "SLED_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7600")]
+    pub server: String,
+
+    /// Print JSON
+    #[arg(long, env = "SLED_JSON")]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct PairArgs {
     /// The target model
     #[arg(long, env = "SLED_TARGET", value_name = "MODEL", default_value = "qwen2.5-coder-1.5b")]
@@ -347,6 +424,21 @@ fn fallback(text: &str) -> Result<Fallback, String> {
         "wait" => Ok(Fallback::Wait),
         "error" => Ok(Fallback::Error),
         _ => Err("use release, wait or error".to_owned()),
+    }
+}
+
+fn cache_type(text: &str) -> Result<CacheType, String> {
+    match text {
+        "f16" => Ok(CacheType::F16),
+        "q8_0" => Ok(CacheType::Q8_0),
+        _ => Err("use f16 or q8_0".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("use a number of tokens a second above 0".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_model::Model;
-use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, Vocab};
+use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, Vocab};
 use sled_model::reference::{self, Difference};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
@@ -163,7 +163,7 @@ type Check = (Vec<Difference>, Vec<String>);
 /// Where each output differs from what the target alone chooses, and how its expected tokens read.
 fn check(target: &str, outputs: &[(Vec<Token>, Vec<Token>)]) -> anyhow::Result<Vec<Check>> {
     let model = LlamaModel::load(&models::locate(target)?, &device::load_options(None))?;
-    let options = EngineOptions { context: 4096, sequences: 1, rows: 256, threads: device::cores() };
+    let options = EngineOptions { context: 4096, sequences: 1, rows: 256, threads: device::cores(), cache: CacheType::F16 };
     let mut engine = LlamaEngine::new(&model, &options)?;
     let sampler = Sampler::new(SamplingParams::default(), engine.limits().vocab_size)?;
     let vocab: Vocab = model.vocab();

@@ -9,6 +9,7 @@ mod chat;
 mod demo;
 mod device;
 mod models;
+mod ps;
 mod run;
 mod serve;
 mod show;
@@ -74,6 +75,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Serve(args) => block_on(serve::serve(args)),
+        Command::Ps(args) => block_on(ps::ps(&args)),
         Command::Run(args) => block_on(run::run(args)),
         Command::Chat(args) => block_on(chat::chat(args)),
         Command::Demo(args) => block_on(demo::demo(args)),

@@ -5,17 +5,13 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use sled_model::Model;
 use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
-use sled_server::{EngineStats, Identity, Server};
+use sled_server::{EngineStats, Identity, Server, Settings};
 
 use crate::args::ServeArgs;
 use crate::{device, models};
 
 /// Rows that one forward pass may have.
 const ROWS: u32 = 512;
-
-/// Prompt rows that one forward pass may have: on a CPU every row costs time, on a GPU few cost as much as many.
-const PREFILL_ROWS_CPU: usize = 64;
-const PREFILL_ROWS_GPU: usize = 512;
 
 /// Serves until interrupted.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
@@ -35,6 +31,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         sequences: args.parallel,
         rows: ROWS.min(args.ctx_size),
         threads: args.threads.unwrap_or_else(device::cores),
+        cache: args.cache_type,
     };
     let engine = LlamaEngine::new(&model, &options)?;
     let vocab = model.vocab();
@@ -50,23 +47,30 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     };
     let limits = engine.limits();
     eprintln!(
-        "{}: {} tokens of cache for up to {} sessions, {} threads",
+        "{}: {} tokens of cache for {} sessions at once, {} threads",
         identity.model, limits.cells, limits.sequences, options.threads
     );
-    let prefill_rows =
-        if args.gpu_layers.is_some_and(|layers| layers > 0) { PREFILL_ROWS_GPU } else { PREFILL_ROWS_CPU };
-    Ok(Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), prefill_rows, identity).await?)
+    let settings = Settings {
+        batching: args.scheduling.batching,
+        assist: args.scheduling.assist,
+        rate_goal: args.scheduling.rate_goal,
+        sessions: usize::try_from(args.max_sessions)?,
+        queue: usize::try_from(args.max_queue)?,
+        max_draft: usize::try_from(args.max_draft)?,
+    };
+    Ok(Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?)
 }
 
 fn summary(stats: &EngineStats) -> String {
     let per_commit = |time: std::time::Duration| 1e3 * time.as_secs_f64() / (stats.commits.max(1) as f64);
     format!(
-        "served {} commits in {} steps of {} rows: {:.2} ms a commit in the model, {:.3} ms beside it",
+        "served {} commits in {} steps of {} rows: {:.2} ms a commit in the model, {:.3} ms beside it; {} evictions",
         stats.commits,
         stats.steps,
         stats.rows,
         per_commit(stats.forward),
-        per_commit(stats.overhead)
+        per_commit(stats.overhead),
+        stats.evictions
     )
 }
 

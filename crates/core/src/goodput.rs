@@ -24,14 +24,8 @@ const RATE_KEPT: f64 = 0.96;
 /// The gain of the running means of times.
 const TIME_GAIN: f64 = 0.2;
 
-/// The next block may have to wait for the end of a step that the server took by itself, for so much of the step. Found by
-/// simulation: what the step brings is worth about that.
-const LATE: f64 = 0.7;
-
-/// Drafting is to be this much faster than plain decoding, since it drains the device; and where others share the steps, this
-/// much, since its rows slow them down.
+/// Drafting is to be this much faster than plain decoding, since it drains the device.
 const MARGIN: f64 = 1.02;
-const SHARED_MARGIN: f64 = 1.12;
 
 /// From this mean number of sessions in a step on, a server is shared.
 const SHARED: f64 = 1.5;
@@ -141,18 +135,6 @@ impl Goodput {
         self.way.add(time.as_secs_f64());
     }
 
-    /// How many steps the server could take by itself after the verdict on a block, before the next block of about `len` drafts
-    /// is there: while a correction is on its way to the device, and its drafts are made and on their way back, the server has
-    /// nothing to do for it. Where others share it, it has.
-    #[must_use]
-    pub fn plain_steps_between(&self, len: usize) -> usize {
-        if self.is_shared() {
-            return 0;
-        }
-        let gap = self.way.or(0.0) + self.draft.or(0.0) * len as f64;
-        (gap / self.plain_step.or(f64::MAX) + LATE) as usize
-    }
-
     /// A token took `time` to draft.
     pub fn on_draft(&mut self, time: Duration) {
         self.draft.add(time.as_secs_f64());
@@ -230,8 +212,7 @@ impl Goodput {
     }
 
     fn is_drafting_faster(&self) -> bool {
-        let margin = if self.is_shared() { SHARED_MARGIN } else { MARGIN };
-        self.drafting.get() >= margin * self.plain_rate()
+        self.drafting.get() >= MARGIN * self.plain_rate()
     }
 
     /// The rate of plain decoding: as measured, or what the steps would allow now, if that is more.

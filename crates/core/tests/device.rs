@@ -109,6 +109,7 @@ fn newer_drafts_join_the_unverified_ones() {
         tokens: vec![9],
         digest: Digest::EMPTY.then_all(&[1, 2, 3, 4, 5, 6, 7, 8, 9]),
         rows: 7,
+        unasked: false,
         load: Load::default(),
     };
     bench.device.on_reply(bench.now, Reply::Commit(commit));

@@ -7,11 +7,13 @@
 
 mod pair;
 
-use pair::{Network, Pair, Rng, Script, Turn};
+use pair::{CONTINUOUS, Network, Pair, Rng, Script, Turn};
 use sled_core::Token;
 use sled_core::device::{Ahead, FinishReason};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
+use sled_core::server::{Assist, Batching};
+use std::time::Duration;
 use sled_model::drafter::Drafter;
 use sled_model::ngram::NgramDrafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
@@ -92,7 +94,8 @@ fn play(seed: u64) -> (usize, [u64; 4]) {
         order: rng.within(1..=3),
         // From "all fit" down to "hardly two fit": the latter evicts all the time.
         cells: rng.within(context..=context * (devices + 1)),
-        sequences: devices,
+        // Fewer sequences than devices: sessions take turns in the cache.
+        sequences: rng.within(devices.div_ceil(2)..=devices),
         rows: rng.within(2..=80),
         context,
     };
@@ -103,10 +106,15 @@ fn play(seed: u64) -> (usize, [u64; 4]) {
         engine_failures: rng.pick(&[0, 0, 2]),
     };
     let end = if rng.chance(2) { vec![] } else { tokens(&mut rng, 2, vocab_size) };
-    let prefill_rows = rng.within(1..=40);
+    let batching = match rng.within(0..=3) {
+        0 => Batching::Static { batch_size: rng.within(1..=4), max_wait: Duration::from_millis(20) },
+        _ => Batching::Continuous,
+    };
+    let assist = rng.pick(&[Assist::Auto, Assist::Never, Assist::Always]);
+    let rate_goal = rng.pick(&[None, None, Some(20.0), Some(1000.0)]);
     let shared = tokens(&mut rng, 24, vocab_size);
     let reference = SyntheticModel::new(config.clone());
-    let mut pair = Pair::new(Rng(rng.next()), config, prefill_rows, &end, network);
+    let mut pair = Pair::new(Rng(rng.next()), config, (batching, assist, rate_goal), &end, network);
     let mut scripts = Vec::new();
     for _ in 0..devices {
         let script = script(&mut rng, &reference, vocab_size, &shared);
@@ -173,7 +181,7 @@ fn a_perfect_drafter_is_always_accepted() {
         let config =
             SyntheticConfig { seed, vocab_size: 64, order: 3, cells: 400, sequences: 1, rows: 64, context: 200 };
         let model = SyntheticModel::new(config.clone());
-        let mut pair = Pair::new(Rng(seed), config, 64, &[], Network::CALM);
+        let mut pair = Pair::new(Rng(seed), config, (Batching::Continuous, Assist::Never, None), &[], Network::CALM);
         let mut params = sampling(&mut rng, 64);
         params.temperature = params.temperature.max(0.5);
         pair.join(Script {
@@ -185,7 +193,7 @@ fn a_perfect_drafter_is_always_accepted() {
         let (outcomes, pair) = pair.run();
         let stats = outcomes[0][0].stats;
         assert_eq!((stats.rounds, stats.draft_tokens, stats.accepted_tokens), (10, 40, 40), "coupling wastes nothing");
-        assert_eq!(pair.largest_step, 7, "3 prompt tokens, 4 drafts");
+        assert!((5..=7).contains(&pair.largest_step), "4 drafts, and up to 3 prompt tokens");
     }
 }
 
@@ -196,7 +204,7 @@ fn a_device_that_leaves_disturbs_nobody() {
         let config =
             SyntheticConfig { seed, vocab_size: 48, order: 2, cells: 300, sequences: 4, rows: 32, context: 100 };
         let model = SyntheticModel::new(config.clone());
-        let mut pair = Pair::new(Rng(rng.next()), config, 8, &[], Network::CALM);
+        let mut pair = Pair::new(Rng(rng.next()), config, CONTINUOUS, &[], Network::CALM);
         let mut scripts = Vec::new();
         for _ in 0..4 {
             let script = script(&mut rng, &model, 48, &[]);
@@ -234,7 +242,7 @@ fn sampling_through_drafts_follows_the_targets_distribution() {
     // The first two tokens of the output, jointly: 256 cells, of which the likely ones are compared.
     let mut counts = vec![0u64; VOCAB * VOCAB];
     for seed in 0..SEEDS {
-        let mut pair = Pair::new(Rng(seed), config.clone(), 32, &[], Network::CALM);
+        let mut pair = Pair::new(Rng(seed), config.clone(), CONTINUOUS, &[], Network::CALM);
         let sampling = SamplingParams { temperature: 1.0, seed, ..SamplingParams::default() };
         pair.join(Script {
             drafter: Some(Box::new(SyntheticDrafter::new(&model, 0.6, 99))),

@@ -24,6 +24,14 @@ pub enum Error {
     /// The server refused, or ended the session.
     #[error("{0}")]
     Refused(String),
+    /// The server takes no more sessions for now.
+    #[error("{reason}; try again in {} s", .after.as_secs().max(1))]
+    Busy {
+        /// What the server says.
+        reason: String,
+        /// How long it asks to be left alone.
+        after: std::time::Duration,
+    },
     /// The connection broke in the middle of a session.
     #[error("the connection to the server broke ({0}); run the command again")]
     Broken(String),
@@ -65,7 +73,7 @@ impl Error {
     pub(crate) fn in_brief(&self) -> String {
         match self {
             Self::Unreachable { url, reason } => format!("{url}: {reason}"),
-            Self::Broken(reason) | Self::Refused(reason) => reason.clone(),
+            Self::Broken(reason) | Self::Refused(reason) | Self::Busy { reason, .. } => reason.clone(),
             other => other.to_string(),
         }
     }
@@ -74,6 +82,9 @@ impl Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let from_transport = std::error::Error::source(&status).is_some();
+        if let Some(after) = sled_wire::retry_after(&status) {
+            return Self::Busy { reason: status.message().to_owned(), after };
+        }
         match status.code() {
             _ if from_transport => Self::Broken(brief(&status)),
             Code::Unknown | Code::Internal | Code::Cancelled => Self::Broken(status.message().to_owned()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sled_wire::{Description, PROTOCOL, SledClient, pb};
+use sled_wire::{Description, PROTOCOL, SessionList, SledClient, pb};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
@@ -71,6 +71,15 @@ impl Link {
             1 => Err(errors.remove(0)),
             _ => Err(Error::NoServer(errors.iter().map(Error::in_brief).collect::<Vec<_>>().join("; "))),
         }
+    }
+
+    /// What the server's sessions are doing.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn sessions(&self) -> Result<SessionList, Error> {
+        let list = self.client.clone().sessions(pb::SessionsRequest {}).await?;
+        Ok(sled_wire::decode_sessions(list.into_inner())?)
     }
 
     /// The address, as it was given.

@@ -94,7 +94,8 @@ impl Session {
     /// Opens a session over `link`.
     ///
     /// # Errors
-    /// If the server refuses (another vocabulary, another model, busy) or the connection breaks, and no other server is better.
+    /// If the server refuses (another vocabulary, another model) or the connection breaks, and no other server is better. That
+    /// all are busy is no error: the session is opened when there is something to generate.
     pub async fn open(link: &Link, options: SessionOptions) -> Result<Self, Error> {
         let open = Open {
             device: options.name,
@@ -105,8 +106,8 @@ impl Session {
         if !servers.iter().any(|server| server == link.address()) {
             servers.insert(0, link.address().to_owned());
         }
-        let (server, connection) = open_any(link, &servers, &open).await?;
-        let bounds = connection.bounds;
+        let connection = open_any(link, &servers, &open).await?;
+        let bounds = connection.as_ref().map_or(link.description().bounds, |(_, connection)| connection.bounds);
         let (drafter, policy) = options.drafter.unzip();
         let mut device = Device::new(DeviceConfig {
             policy,
@@ -116,12 +117,15 @@ impl Session {
             end_of_generation: Arc::from(options.end_of_generation),
             resilience: Resilience { servers: servers.len(), ..options.resilience },
         });
-        device.on_connected(Duration::ZERO, server);
+        let connection = connection.map(|(server, connection)| {
+            device.on_connected(Duration::ZERO, server);
+            connection
+        });
         Ok(Self {
             device,
             drafts: drafter.map(DraftThread::start).transpose()?,
             drafting: None,
-            connection: Some(connection),
+            connection,
             connecting: None,
             servers: servers.into(),
             open,
@@ -265,6 +269,7 @@ impl Session {
                 self.connection = Some(connection);
                 self.device.on_connected(now, server);
             }
+            Err(Error::Busy { reason, after }) => self.device.on_busy(now, reason, after),
             Err(error) => self.device.on_disconnected(now, error.in_brief()),
         }
     }
@@ -278,6 +283,7 @@ impl Session {
                 };
                 format!("the server is lost ({reason}); {then}")
             }
+            Notice::Busy(reason) => format!("{reason}; trying again"),
             Notice::Back { server } => {
                 let address = self.servers.get(*server).map(String::as_str).unwrap_or_default();
                 format!("the server at {address} answers; drafts are verified again")
@@ -287,12 +293,13 @@ impl Session {
     }
 }
 
-/// Opens a session over `link`, or else on the first other server that takes it. The error is that of `link`.
-async fn open_any(link: &Link, servers: &[String], open: &Open) -> Result<(usize, Connection), Error> {
+/// Opens a session over `link`, or else on the first other server that takes it; `None` if all are busy. The error is that of
+/// `link`.
+async fn open_any(link: &Link, servers: &[String], open: &Open) -> Result<Option<(usize, Connection)>, Error> {
     let refusal = match Connection::open(link, open.clone()).await {
         Ok(connection) => {
             let server = servers.iter().position(|server| server == link.address());
-            return Ok((server.unwrap_or_default(), connection));
+            return Ok(Some((server.unwrap_or_default(), connection)));
         }
         Err(refusal) => refusal,
     };
@@ -300,8 +307,8 @@ async fn open_any(link: &Link, servers: &[String], open: &Open) -> Result<(usize
         if let Ok(link) = Link::connect(address).await
             && let Ok(connection) = Connection::open(&link, open.clone()).await
         {
-            return Ok((server, connection));
+            return Ok(Some((server, connection)));
         }
     }
-    Err(refusal)
+    if matches!(refusal, Error::Busy { .. }) { Ok(None) } else { Err(refusal) }
 }

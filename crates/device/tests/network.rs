@@ -282,6 +282,13 @@ impl sled_wire::Sled for Liar {
         Ok(tonic::Response::new(tokio_stream::empty()))
     }
 
+    async fn sessions(
+        &self,
+        _: tonic::Request<pb::SessionsRequest>,
+    ) -> Result<tonic::Response<pb::SessionList>, tonic::Status> {
+        Ok(tonic::Response::new(pb::SessionList::default()))
+    }
+
     async fn session(
         &self,
         request: tonic::Request<tonic::Streaming<pb::DeviceMessage>>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Error, Link, Session, SessionOptions};
+use sled_device::{Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_wire::{PROTOCOL, pb};
 use support::{CONTEXT, VOCAB, VOCABULARY, drafter, expected, prompt, serve};
@@ -71,17 +71,36 @@ async fn a_device_that_vanishes_disturbs_no_other_and_frees_its_session() {
     for other in others {
         other.await.unwrap();
     }
-    // All four sequences are free again, as soon as the server has noticed.
-    let mut sessions = Vec::new();
-    while sessions.len() < 4 {
-        match Session::open(&connect(server.address).await, options(None)).await {
-            Ok(session) => sessions.push(session),
-            Err(Error::Refused(reason)) => assert!(reason.contains("busy"), "{reason}"),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    let fifth = Session::open(&connect(server.address).await, options(None)).await.err().unwrap().to_string();
-    assert!(fifth.contains("busy with 4 sessions"), "{fifth}");
+    // Nothing is left of it, nor of the others, as soon as the server has noticed.
+    let link = connect(server.address).await;
+    while !link.sessions().await.unwrap().sessions.is_empty() {}
+}
+
+#[tokio::test]
+async fn a_busy_server_is_come_back_to_when_it_said() {
+    let server = serve(1).await;
+    let held = Session::open(&connect(server.address).await, options(None)).await.unwrap();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let notify = Box::new(move |sentence: &str| told.send(sentence.to_owned()).unwrap());
+    let resilience = Resilience { fallback: Fallback::Wait, ..Resilience::default() };
+    let second = SessionOptions { notify, resilience, ..options(drafter(2)) };
+    let mut second = Session::open(&connect(server.address).await, second).await.unwrap();
+    let text = prompt(2, 20);
+    let expected = expected(&text);
+    let running = tokio::spawn(async move { second.generate(text, |_| ControlFlow::Continue(())).await });
+    let notice = heard.recv().await.unwrap();
+    assert!(notice.contains("busy: it has 1 sessions") && notice.ends_with("trying again"), "{notice}");
+    drop(held);
+    let generation = running.await.unwrap().unwrap();
+    assert_eq!((generation.tokens, generation.stats.provisional_tokens), (expected, 0));
+
+    // Who does not want to wait is told so.
+    let _held = Session::open(&connect(server.address).await, options(None)).await.unwrap();
+    let resilience = Resilience { fallback: Fallback::Error, fallback_after: 1, ..Resilience::default() };
+    let mut third =
+        Session::open(&connect(server.address).await, SessionOptions { resilience, ..options(None) }).await.unwrap();
+    let refusal = third.generate(prompt(2, 20), |_| ControlFlow::Continue(())).await.err().unwrap().to_string();
+    assert!(refusal.contains("busy") && refusal.ends_with("run the command again later"), "{refusal}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::thread;
 
 use sled_core::step::{CacheOp, Row, SequenceId};
 use sled_core::{Position, Token};
-use sled_model::llama::{
+use sled_model::llama::{CacheType, 
     EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Precision, Vocab, requantize, vocabulary_file,
 };
 use sled_model::{Error, Model};
@@ -33,7 +33,7 @@ fn load(path: &Path) -> LlamaModel {
 }
 
 fn options() -> EngineOptions {
-    EngineOptions { context: 512, sequences: 4, rows: 128, threads: 2 }
+    EngineOptions { context: 512, sequences: 4, rows: 128, threads: 2, cache: CacheType::F16 }
 }
 
 fn engine(model: &LlamaModel) -> LlamaEngine {

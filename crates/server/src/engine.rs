@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sled_core::message::{Reply, Request};
-use sled_core::server::{OpenError, Server, ServerConfig, SessionId, Step};
+use sled_core::server::{Busy, Plan, Server, ServerConfig, SessionId, Status, Step};
+use sled_core::step::{CacheOp, Row};
 use sled_model::Model;
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,12 +17,26 @@ const EVENT_QUEUE: usize = 4096;
 /// Replies that may wait for a device. One that reads so slowly that more pile up is disconnected.
 const REPLY_QUEUE: usize = 4096;
 
+/// Before it serves, the engine is measured with passes of so many rows.
+const CALIBRATION: [usize; 6] = [1, 1, 2, 4, 8, 16];
+
+/// A session that is not opened, and how long the device is to wait.
+pub(crate) type Refusal = (Busy, Duration);
+
 /// What the engine thread is told.
 enum Event {
-    Open(oneshot::Sender<Result<Opened, OpenError>>),
+    Open(oneshot::Sender<Result<Opened, Refusal>>),
     Request(SessionId, Request),
     Close(SessionId),
+    Report(oneshot::Sender<Report>),
     Shutdown,
+}
+
+/// What all sessions are doing.
+pub(crate) struct Report {
+    pub(crate) sessions: Vec<Status>,
+    /// Cells of the KV cache in use, and how many there are.
+    pub(crate) cells: (usize, usize),
 }
 
 /// A session that was opened: its number, and where its replies come out.
@@ -43,6 +58,8 @@ pub struct EngineStats {
     pub forward: Duration,
     /// Time in everything else: reading messages, planning, choosing tokens, sending replies. Waiting for work is not in it.
     pub overhead: Duration,
+    /// Times that a session had to give way to another in the KV cache.
+    pub evictions: u64,
     /// Of `overhead`, the time to choose tokens from logits.
     pub choosing: Duration,
 }
@@ -67,12 +84,14 @@ impl Engine {
             stats: EngineStats::default(),
             published: Arc::clone(&stats),
         };
-        let thread = std::thread::Builder::new().name("sled-engine".to_owned()).spawn(move || worker.run(inbox))?;
+        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let thread =
+            std::thread::Builder::new().name("sled-engine".to_owned()).spawn(move || worker.run(inbox, &timer))?;
         Ok((Self { events, stats }, thread))
     }
 
     /// Opens a session; `None` if the engine has stopped.
-    pub(crate) async fn open(&self) -> Option<Result<Opened, OpenError>> {
+    pub(crate) async fn open(&self) -> Option<Result<Opened, Refusal>> {
         let (answer, opened) = oneshot::channel();
         self.events.send(Event::Open(answer)).await.ok()?;
         opened.await.ok()
@@ -86,6 +105,13 @@ impl Engine {
     /// Closes a session.
     pub(crate) async fn close(&self, id: SessionId) {
         let _stopped = self.events.send(Event::Close(id)).await;
+    }
+
+    /// What all sessions are doing; `None` if the engine has stopped.
+    pub(crate) async fn report(&self) -> Option<Report> {
+        let (answer, report) = oneshot::channel();
+        self.events.send(Event::Report(answer)).await.ok()?;
+        report.await.ok()
     }
 
     /// Ends every session with a word of farewell, and the thread.
@@ -108,7 +134,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+    fn run(mut self, mut inbox: mpsc::Receiver<Event>, timer: &tokio::runtime::Runtime) {
+        self.calibrate();
         loop {
             let busy_since = Instant::now();
             while let Ok(event) = inbox.try_recv() {
@@ -116,17 +143,50 @@ impl Worker {
                     return;
                 }
             }
-            let Some(step) = self.core.plan(self.began.elapsed()) else {
-                let Some(event) = inbox.blocking_recv() else { return };
-                if !self.handle(event) {
-                    return;
+            match self.core.plan(self.began.elapsed()) {
+                Plan::Run(step) => {
+                    let forward = self.run_step(step);
+                    self.stats.forward += forward;
+                    self.stats.overhead += busy_since.elapsed().saturating_sub(forward);
+                    self.stats.evictions = self.core.evictions();
+                    *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
                 }
-                continue;
-            };
-            let forward = self.run_step(step);
-            self.stats.forward += forward;
-            self.stats.overhead += busy_since.elapsed().saturating_sub(forward);
-            *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
+                Plan::Wait(until) => {
+                    let wait = until.saturating_sub(self.began.elapsed());
+                    match timer.block_on(async { tokio::time::timeout(wait, inbox.recv()).await }) {
+                        Ok(Some(event)) => {
+                            if !self.handle(event) {
+                                return;
+                            }
+                        }
+                        Ok(None) => return,
+                        Err(_elapsed) => {}
+                    }
+                }
+                Plan::Idle => {
+                    let Some(event) = inbox.blocking_recv() else { return };
+                    if !self.handle(event) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Measures what passes cost, so that the first decisions are no guesses. A pass that fails is not counted; the first real
+    /// one will tell why.
+    fn calibrate(&mut self) {
+        let most = self.model.limits().rows;
+        for (i, rows) in CALIBRATION.into_iter().filter(|&rows| rows <= most).enumerate() {
+            let row = |position| Row { sequence: 0, position, token: 0, wants_logits: true };
+            let rows: Vec<Row> = (0..rows).map(row).collect();
+            let began = Instant::now();
+            let ran = self.model.forward(&rows);
+            // The first pass reads the weights from the disk.
+            if ran.is_ok() && i > 0 {
+                self.core.calibrate(rows.len(), began.elapsed());
+            }
+            let _emptied = self.model.apply(CacheOp::Truncate { sequence: 0, len: 0 });
         }
     }
 
@@ -134,7 +194,7 @@ impl Worker {
     fn handle(&mut self, event: Event) -> bool {
         match event {
             Event::Open(answer) => {
-                let opened = self.core.open().map(|id| {
+                let opened = self.core.open(self.began.elapsed()).map(|id| {
                     let (sender, replies) = mpsc::channel(REPLY_QUEUE);
                     self.replies.insert(id, sender);
                     Opened { id, replies }
@@ -149,6 +209,10 @@ impl Worker {
                 }
             }
             Event::Close(id) => self.close(id),
+            Event::Report(answer) => {
+                let sessions = self.core.status(self.began.elapsed()).collect();
+                let _gone = answer.send(Report { sessions, cells: self.core.cells() });
+            }
             Event::Shutdown => {
                 let farewell = "the server is shutting down";
                 for (_, replies) in self.replies.drain() {
@@ -193,7 +257,7 @@ impl Worker {
     }
 
     fn close(&mut self, id: SessionId) {
-        self.core.close(id);
+        self.core.close(self.began.elapsed(), id);
         self.replies.remove(&id);
     }
 }

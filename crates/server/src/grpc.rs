@@ -1,12 +1,13 @@
 //! The gRPC service: one task a session, between the wire and the engine.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use sled_core::policy::Policy;
+use sled_core::server::{Activity, SessionId};
 use sled_model::Limits;
-use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SledServer, WireError, pb};
+use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SessionStatus, SledServer, WireError, pb};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -24,13 +25,16 @@ pub(crate) struct Service {
     engine: Engine,
     identity: Arc<Identity>,
     bounds: Bounds,
+    devices: Devices,
 }
 
+/// Who has each session, and since when.
+type Devices = Arc<Mutex<HashMap<SessionId, (String, Instant)>>>;
+
 impl Service {
-    pub(crate) fn new(engine: Engine, limits: Limits, identity: Arc<Identity>) -> Self {
-        let bounds =
-            Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft: Policy::MAX_LENGTH };
-        Self { engine, identity, bounds }
+    pub(crate) fn new(engine: Engine, limits: Limits, max_draft: usize, identity: Arc<Identity>) -> Self {
+        let bounds = Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft };
+        Self { engine, identity, bounds, devices: Arc::default() }
     }
 
     pub(crate) fn into_grpc(self) -> SledServer<Self> {
@@ -81,6 +85,37 @@ impl sled_wire::Sled for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks.map(Ok)))))
     }
 
+    async fn sessions(&self, _request: Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
+        let report = self.engine.report().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let describe = |status: &sled_core::server::Status| {
+            let (activity, since) = match status.activity {
+                Activity::Idle(since) => (sled_wire::Activity::Idle, since),
+                Activity::Reading(since) => (sled_wire::Activity::Reading, since),
+                Activity::Waiting(since) => (sled_wire::Activity::Waiting, since),
+                Activity::Drafting => (sled_wire::Activity::Drafting, Duration::ZERO),
+            };
+            let known = devices.get(&status.id);
+            SessionStatus {
+                id: status.id.0,
+                device: known.map(|(device, _)| device.clone()).unwrap_or_default(),
+                tokens: status.tokens,
+                cached: status.cached,
+                committed: status.tally.committed,
+                drafted: status.tally.drafted,
+                accepted: status.tally.accepted,
+                activity,
+                since,
+                age: known.map_or(Duration::ZERO, |(_, opened)| opened.elapsed()),
+            }
+        };
+        Ok(Response::new(sled_wire::encode_sessions(SessionList {
+            sessions: report.sessions.iter().map(describe).collect(),
+            cells_used: report.cells.0,
+            cells: report.cells.1,
+        })))
+    }
+
     async fn session(
         &self,
         request: Request<Streaming<pb::DeviceMessage>>,
@@ -97,12 +132,13 @@ impl sled_wire::Sled for Service {
         };
         self.admit(&open)?;
         let opened = self.engine.open().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
-        let engine::Opened { id, replies } = opened.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
+        let engine::Opened { id, replies } = opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
         tracing::info!(session = id.0, device = open.device, "session opened");
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (open.device, Instant::now()));
 
         // What ends a session is said by the engine, or from here before the engine is told to close it.
         let (refusals, mut refused) = tokio::sync::mpsc::channel(1);
-        let (engine, bounds) = (self.engine.clone(), self.bounds);
+        let (engine, bounds, devices) = (self.engine.clone(), self.bounds, Arc::clone(&self.devices));
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
                 match sled_wire::decode_device(message, &bounds) {
@@ -119,6 +155,7 @@ impl sled_wire::Sled for Service {
                 }
             }
             engine.close(id).await;
+            devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             tracing::info!(session = id.0, "session closed");
         });
 

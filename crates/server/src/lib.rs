@@ -16,7 +16,8 @@ use engine::Engine;
 pub use engine::EngineStats;
 pub use error::Error;
 use sled_core::Token;
-use sled_core::server::ServerConfig;
+use sled_core::policy::Policy;
+use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::Model;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -42,6 +43,36 @@ pub struct Identity {
     pub end_of_generation: Vec<Token>,
 }
 
+/// How a server uses its engine, and whom it lets in.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How requests become batches.
+    pub batching: Batching,
+    /// Who is given rows without having asked.
+    pub assist: Assist,
+    /// Tokens a second that each session is to get; as many as possible, if there is none.
+    pub rate_goal: Option<f64>,
+    /// The most sessions at once.
+    pub sessions: usize,
+    /// The most sessions whose text waits to be read, before no other is opened.
+    pub queue: usize,
+    /// The longest draft block that a device may send, at most [`Policy::MAX_LENGTH`].
+    pub max_draft: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            batching: Batching::default(),
+            assist: Assist::default(),
+            rate_goal: None,
+            sessions: 1024,
+            queue: 256,
+            max_draft: Policy::MAX_LENGTH,
+        }
+    }
+}
+
 /// A server that listens and is not yet running.
 pub struct Server {
     listener: TcpListener,
@@ -51,14 +82,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` and starts the engine. `prefill_rows` is how many prompt rows one forward pass may have.
+    /// Listens on `address` and starts the engine, which measures itself before it serves.
     ///
     /// # Errors
     /// If the address cannot be listened on, or the thread not be started.
     pub async fn bind(
         address: SocketAddr,
         model: Box<dyn Model>,
-        prefill_rows: usize,
+        settings: Settings,
         identity: Identity,
     ) -> Result<Self, Error> {
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
@@ -69,11 +100,15 @@ impl Server {
             sequences: limits.sequences,
             rows: limits.rows,
             context: limits.context,
-            prefill_rows,
             end_of_generation: identity.end_of_generation.clone(),
+            sessions: settings.sessions,
+            queue: settings.queue,
+            batching: settings.batching,
+            assist: settings.assist,
+            rate_goal: settings.rate_goal,
         };
         let (engine, thread) = Engine::start(model, config).map_err(Error::Thread)?;
-        let service = grpc::Service::new(engine.clone(), limits, Arc::new(identity));
+        let service = grpc::Service::new(engine.clone(), limits, settings.max_draft, Arc::new(identity));
         Ok(Self { listener, engine, thread, service })
     }
 

@@ -15,12 +15,15 @@ fn main() {
     let policies = if policies.is_empty() { vec!["goodput".into(), "confidence:0.5:8".into(), "fixed:4".into()] } else { policies };
     for (name, cost, draft, rtt, ns) in [
         ("CPU F16 d20 r1", (118.0, 17.0), 20.0, 1.0, vec![1, 2, 4, 8, 16, 32]),
-        ("CPU F16 d200 r1", (118.0, 17.0), 200.0, 1.0, vec![1, 2, 4, 8, 16, 32]),
+        ("CPUs F16 d200 r1", (118.0, 17.0), 200.0, 1.0, vec![1, 2, 4, 8, 16, 32]),
         ("CPU Q4 d20 r1", (40.0, 35.0), 20.0, 1.0, vec![1, 2, 4, 8, 16, 32]),
         ("GPU70 d5 r20", (29.0, 0.17), 5.0, 20.0, vec![1, 2, 8, 32, 64, 128]),
+        ("CPUfar r200", (118.0, 17.0), 20.0, 200.0, vec![1,2,8]),
+        ("GPUfar r100", (29.0, 0.17), 5.0, 100.0, vec![1,2,8,32]),
+        ("GPUvfar r400", (29.0, 0.17), 5.0, 400.0, vec![1,8]),
         ("GPU70 d20 r20", (29.0, 0.17), 20.0, 20.0, vec![1, 2, 8, 32, 64, 128]),
         ("GPU70 d70 r20", (29.0, 0.17), 70.0, 20.0, vec![1, 2, 8, 32, 64, 128]),
-    ] {
+    ].into_iter().filter(|c| std::env::var("ONLY").map_or(true, |o| o.split(",").any(|o| c.0.starts_with(o)))) {
         println!("{name}");
         let mut rows: Vec<Vec<String>> = vec![vec![]; policies.len() + 1];
         for &n in &ns {

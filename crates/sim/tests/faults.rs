@@ -12,7 +12,7 @@ use sled_core::Token;
 use sled_core::device::{Ahead, DeviceConfig, Fallback, FinishReason, Notice, Provenance, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Sampler, SamplingParams};
-use sled_core::server::ServerConfig;
+use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::drafter::Drafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
 use sled_model::{Limits, Model};
@@ -134,8 +134,8 @@ fn play(seed: u64, seen: &mut Seen) {
     let servers = rng.within(1..=2);
     let devices = rng.within(1..=3);
     let context = rng.within(30..=70);
-    // A session that its device has left is held until the server notices: sequences are for those too.
-    let sequences = 12;
+    // From one for each device down to one for all: sessions take turns in the cache.
+    let sequences = rng.within(1..=devices);
     let config = SyntheticConfig {
         seed: rng.bits(),
         vocab_size: VOCAB,
@@ -150,10 +150,27 @@ fn play(seed: u64, seen: &mut Seen) {
     for _ in 0..servers {
         let Limits { vocab_size, cells, sequences, rows, context } = reference.limits();
         let end_of_generation = vec![END];
-        let prefill_rows = rng.within(1..=16);
+        let batching = match rng.within(0..=4) {
+            0 => Batching::Static { batch_size: rng.within(1..=3), max_wait: ms(rng.within(0..=80)) },
+            _ => Batching::Continuous,
+        };
+        let assist = rng.pick(&[Assist::Auto, Assist::Auto, Assist::Never, Assist::Always]);
+        let rate_goal = rng.pick(&[None, None, Some(2.0), Some(30.0)]);
         let model = config.clone();
         world.add_server(ServerSetup {
-            config: ServerConfig { vocab_size, cells, sequences, rows, context, prefill_rows, end_of_generation },
+            config: ServerConfig {
+                vocab_size,
+                cells,
+                sequences,
+                rows,
+                context,
+                end_of_generation,
+                sessions: usize::MAX,
+                queue: usize::MAX,
+                batching,
+                assist,
+                rate_goal,
+            },
             model: Box::new(move || Box::new(SyntheticModel::new(model.clone()))),
             cost: StepCost { fixed: ms(rng.within(1..=150)), row: ms(rng.within(0..=10)) },
         });

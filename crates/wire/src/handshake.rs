@@ -131,7 +131,7 @@ pub fn vocabulary_chunks(mut file: Bytes) -> impl Iterator<Item = pb::Vocabulary
     })
 }
 
-fn name(what: &'static str, name: String) -> Result<String, WireError> {
+pub(crate) fn name(what: &'static str, name: String) -> Result<String, WireError> {
     if name.len() > MAX_NAME_BYTES {
         return Err(WireError::NameTooLong { what, len: name.len(), max: MAX_NAME_BYTES });
     }

@@ -8,6 +8,7 @@
 //! | `handshake.rs` | what both sides learn of each other before the first token |
 //! | `request.rs` | what a device sends: prompts and draft blocks |
 //! | `reply.rs` | what the server sends: commits, and what it lacks |
+//! | `status.rs` | what the server's sessions are doing, and that it takes no more |
 //! | `bounds.rs` | numbers, checked |
 
 mod bounds;
@@ -16,6 +17,7 @@ mod handshake;
 pub mod pb;
 mod reply;
 mod request;
+mod status;
 
 use bytes::Bytes;
 use tonic::body::Body;
@@ -32,9 +34,10 @@ pub use pb::sled_client::SledClient;
 pub use pb::sled_server::{Sled, SledServer};
 pub use reply::{FromServer, decode_server, encode_reply};
 pub use request::{FromDevice, decode_device, encode_request};
+pub use status::{Activity, SessionList, SessionStatus, busy, decode_sessions, encode_sessions, retry_after};
 
 /// The version of the protocol; devices and servers of different versions do not talk.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The largest message that either side sends or takes. Token ids below 2^21 take at most three bytes each, so that a
 /// prompt of 128k tokens needs 384 KiB.

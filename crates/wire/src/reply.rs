@@ -64,6 +64,7 @@ fn encode_commit(commit: Commit) -> pb::Commit {
         row_us: micros(commit.load.row),
         step_us: micros(commit.load.step),
         sharing: commit.load.sharing,
+        unasked: commit.unasked,
     }
 }
 
@@ -82,6 +83,7 @@ fn decode_commit(commit: pb::Commit, bounds: &Bounds) -> Result<Commit, WireErro
         tokens: commit.tokens,
         digest: Digest(commit.digest),
         rows: commit.rows,
+        unasked: commit.unasked,
         load,
     };
     // Neither part is bound by the longest draft: the answer to a repeated block has all that was committed meanwhile.

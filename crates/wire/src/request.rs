@@ -24,6 +24,7 @@ pub fn encode_request(request: Request) -> pb::DeviceMessage {
     let body = match request {
         Request::Context(update) => Body::Context(encode_context(update)),
         Request::Draft(block) => Body::Draft(encode_draft(block)),
+        Request::Stop(turn) => Body::Stop(pb::Stop { turn }),
     };
     pb::DeviceMessage { body: Some(body) }
 }
@@ -37,6 +38,7 @@ pub fn decode_device(message: pb::DeviceMessage, bounds: &Bounds) -> Result<From
     match message.body.ok_or(WireError::Empty)? {
         Body::Open(open) => decode_open(open).map(FromDevice::Open),
         Body::Context(update) => Ok(FromDevice::Request(Request::Context(decode_context(update, bounds)?))),
+        Body::Stop(pb::Stop { turn }) => Ok(FromDevice::Request(Request::Stop(turn))),
         Body::Draft(block) => Ok(FromDevice::Request(Request::Draft(decode_draft(block, bounds)?))),
     }
 }
@@ -49,6 +51,7 @@ fn encode_context(update: ContextUpdate) -> pb::ContextUpdate {
         tokens: update.tokens,
         prompt_len: narrow(update.prompt_len),
         sampling: Some(encode_sampling(update.sampling)),
+        limit: narrow(update.limit),
     }
 }
 
@@ -67,6 +70,8 @@ fn decode_context(update: pb::ContextUpdate, bounds: &Bounds) -> Result<ContextU
         built_on: Digest(update.built_on),
         tokens: update.tokens,
         prompt_len,
+        // No sequence gets longer than the context: to ask for more is to ask for all of it.
+        limit: widen(update.limit).min(bounds.context),
         sampling: decode_sampling(update.sampling.unwrap_or_default(), bounds)?,
     })
 }
@@ -94,7 +99,6 @@ fn decode_draft(block: pb::DraftBlock, bounds: &Bounds) -> Result<DraftBlock, Wi
         from,
         built_on: Digest(block.built_on),
         tokens: block.tokens,
-        // No sequence gets longer than the context: to ask for more is to ask for all of it.
         until: widen(block.until).min(bounds.context),
     })
 }

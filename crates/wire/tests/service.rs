@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sled_core::message::{ContextUpdate, Reply, Request};
@@ -48,6 +49,10 @@ impl Sled for Stub {
         Ok(Response::new(Box::pin(tokio_stream::iter(vocabulary_chunks(vocabulary()).map(Ok)))))
     }
 
+    async fn sessions(&self, _: tonic::Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
+        Err(busy("the server is busy", Duration::from_millis(1500)))
+    }
+
     async fn session(
         &self,
         requests: tonic::Request<Streaming<pb::DeviceMessage>>,
@@ -57,7 +62,7 @@ impl Sled for Stub {
             FromDevice::Request(Request::Context(update)) => {
                 encode_reply(Reply::Resend { turn: update.turn, from: update.tokens.len() })
             }
-            FromDevice::Request(Request::Draft(_)) => encode_reply(Reply::Failed("no drafts, please".into())),
+            FromDevice::Request(Request::Draft(_) | Request::Stop(_)) => encode_reply(Reply::Failed("no drafts, please".into())),
         });
         Ok(Response::new(Box::pin(replies)))
     }
@@ -77,6 +82,7 @@ fn prompt(tokens: Vec<u32>) -> pb::DeviceMessage {
         from: 0,
         built_on: Digest::EMPTY,
         prompt_len: tokens.len(),
+        limit: 131_072,
         tokens,
         sampling: SamplingParams::default(),
     }))
@@ -135,4 +141,12 @@ async fn refuses_what_is_too_large() {
     let status = replies.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     assert!(status.message().contains("decoded"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_busy_server_says_when_to_come_back() {
+    let refusal = client(server(Stub)).sessions(pb::SessionsRequest {}).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::ResourceExhausted);
+    assert_eq!(retry_after(&refusal), Some(Duration::from_millis(1500)));
+    assert_eq!(retry_after(&Status::resource_exhausted("something else is")), None);
 }

@@ -48,14 +48,15 @@ fn request() -> impl Strategy<Value = Request> {
     let context = (any::<u32>(), 0..131_000usize, any::<u64>(), vec(token(), 0..72), 0..131_000usize, sampling())
         .prop_map(|(turn, from, digest, tokens, prompt_len, sampling)| {
             let prompt_len = prompt_len.min(from + tokens.len());
-            Request::Context(ContextUpdate { turn, from, built_on: Digest(digest), tokens, prompt_len, sampling })
+            Request::Context(ContextUpdate { turn, from, built_on: Digest(digest), tokens, prompt_len, limit: prompt_len + 7, sampling })
         });
     let draft = (any::<u32>(), 0..=131_008usize, any::<u64>(), vec(token(), 0..=64), 0..=131_072usize).prop_map(
         |(turn, from, digest, tokens, until)| {
             Request::Draft(DraftBlock { turn, from, built_on: Digest(digest), tokens, until })
         },
     );
-    prop_oneof![context, draft]
+    let stop = any::<u32>().prop_map(Request::Stop);
+    prop_oneof![context, draft, stop]
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
@@ -66,7 +67,7 @@ fn reply() -> impl Strategy<Value = Reply> {
     )
         .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, step, row, sharing))| {
             let load = Load { queue, step, row, sharing };
-            Reply::Commit(Commit { turn, from, accepted, tokens, digest: Digest(digest), rows, load })
+            Reply::Commit(Commit { turn, from, accepted, tokens, digest: Digest(digest), rows, unasked: rows == 1, load })
         });
     let resend = (any::<u32>(), 0..=131_072usize).prop_map(|(turn, from)| Reply::Resend { turn, from });
     let pending = any::<u32>().prop_map(|turn| Reply::Pending { turn });
@@ -118,7 +119,7 @@ fn check_device_bytes(bytes: &[u8]) {
             assert_in_bounds(&block.tokens, block.from + block.tokens.len());
             assert!(block.tokens.len() <= BOUNDS.max_draft && block.until <= BOUNDS.context);
         }
-        Ok(FromDevice::Open(_)) | Err(_) => {}
+        Ok(FromDevice::Open(_) | FromDevice::Request(Request::Stop(_))) | Err(_) => {}
     }
 }
 
@@ -202,7 +203,7 @@ fn failures_end_the_stream_with_their_reason() {
 #[test]
 fn loads_saturate() {
     let load = Load { queue: Duration::MAX, step: Duration::MAX, row: Duration::from_nanos(2_999), sharing: 3 };
-    let commit = Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, load };
+    let commit = Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, unasked: false, load };
     let Ok(FromServer::Reply(Reply::Commit(decoded))) =
         decode_server(encode_reply(Reply::Commit(commit)).unwrap(), &BOUNDS)
     else {
@@ -225,7 +226,7 @@ fn a_round_costs_tens_of_bytes_each_way() {
         sharing: 16,
     };
     let digest = Digest(u64::MAX);
-    let commit = Commit { turn: 1_000, from: 131_000, accepted: 5, tokens: vec![151_935], digest, rows: 6, load };
+    let commit = Commit { turn: 1_000, from: 131_000, accepted: 5, tokens: vec![151_935], digest, rows: 6, unasked: false, load };
     let draft = encode_request(Request::Draft(block)).encoded_len();
     let verdict = encode_reply(Reply::Commit(commit)).unwrap().encoded_len();
     assert_eq!((draft, verdict), (35, 40));
@@ -238,6 +239,7 @@ fn greedy_decoding_costs_nothing_and_long_prompts_fit() {
         from: 0,
         built_on: Digest::EMPTY,
         prompt_len: tokens.len(),
+        limit: 131_072,
         tokens,
         sampling: SamplingParams::default(),
     };
@@ -247,4 +249,24 @@ fn greedy_decoding_costs_nothing_and_long_prompts_fit() {
     assert_eq!(message.sampling.unwrap().encoded_len(), 0);
     let longest = encode_request(Request::Context(prompt(vec![(1 << 21) - 1; 131_072]))).encoded_len();
     assert!(longest < 400_000, "{longest} bytes, of which {MAX_MESSAGE_BYTES} are allowed");
+}
+
+#[test]
+fn a_list_of_sessions_arrives_as_it_was() {
+    let session = |id: u64, activity| SessionStatus {
+        id,
+        device: "pi (ngram)".to_owned(),
+        tokens: 120,
+        cached: 119,
+        committed: 20,
+        drafted: 25,
+        accepted: 15,
+        activity,
+        since: Duration::from_millis(30),
+        age: Duration::from_secs(90),
+    };
+    let kinds = [Activity::Idle, Activity::Reading, Activity::Waiting, Activity::Drafting];
+    let sessions = (0..).zip(kinds).map(|(id, activity)| session(id, activity)).collect();
+    let list = SessionList { sessions, cells_used: 500, cells: 8192 };
+    assert_eq!(decode_sessions(encode_sessions(list.clone())), Ok(list));
 }

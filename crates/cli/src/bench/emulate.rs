@@ -12,7 +12,7 @@ use sled_core::step::{CacheOp, Row};
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_model::{Error, Limits, Model};
-use sled_server::{Identity, Server};
+use sled_server::{Identity, Server, Settings};
 use sled_sim::cost::StepCost;
 use sled_sim::replay::Replay;
 
@@ -99,7 +99,7 @@ pub async fn run(replay: &Replay, emulation: Emulation, indices: &[usize]) -> an
     };
     let model = Box::new(Paced { model: replay.target(1), cost });
     let address = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-    let server = Server::bind(address, model, 64, identity).await?;
+    let server = Server::bind(address, model, Settings::default(), identity).await?;
     let meter = Meter::start(server.address()?, rtt / 2).await?;
     let serving = tokio::spawn(server.run(std::future::pending()));
     let drafter = PacedDrafter { drafter: replay.drafter(), time: draft_time };

@@ -6,6 +6,7 @@ use anyhow::Context;
 use plotters::prelude::*;
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
+use sled_core::server::{Assist, Batching};
 use sled_sim::cost::StepCost;
 use sled_sim::experiment::{self, Regime};
 use sled_sim::recording::Recording;
@@ -104,6 +105,9 @@ pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
             rtt: time(situation.rtt_ms),
             devices: situation.devices,
             outputs: situation.outputs,
+            batching: Batching::Continuous,
+            assist: Assist::Auto,
+            rate_goal: None,
         };
         let mut results = Vec::new();
         for (name, policy) in &policies {

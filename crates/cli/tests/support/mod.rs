@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, Precision, requantize};
+use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, Precision, requantize};
 use sled_model::reference::Difference;
 
 pub fn file(variable: &str) -> PathBuf {
@@ -79,7 +79,7 @@ impl Drop for Server {
 }
 
 pub fn engine(model: &LlamaModel, rows: u32) -> LlamaEngine {
-    LlamaEngine::new(model, &EngineOptions { context: 2048, sequences: 1, rows, threads: 2 }).unwrap()
+    LlamaEngine::new(model, &EngineOptions { context: 2048, sequences: 1, rows, threads: 2, cache: CacheType::F16 }).unwrap()
 }
 
 /// Asserts that whatever differs is a near-tie; returns how many do.

@@ -200,10 +200,6 @@ impl Device {
         let until = match self.config.policy {
             None => self.limit,
             Some(Policy::Goodput) if plainly => self.limit.min(self.settled + self.goodput.lease()),
-            Some(Policy::Goodput) => match self.goodput.plain_steps_between(len) {
-                0 => 0,
-                steps => self.limit.min(start + len + 1 + steps),
-            },
             Some(_) => 0,
         };
         if is_lease {

@@ -29,6 +29,8 @@ pub(super) struct Link {
     told: bool,
     /// Whether the user knows that the server is lost.
     lost: bool,
+    /// Until when each server asked to be left alone.
+    busy_until: Vec<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,12 @@ enum State {
     },
 }
 
+/// Why there is no connection.
+enum Loss {
+    Broken(String),
+    Busy(String),
+}
+
 impl Link {
     pub(super) fn new(resilience: &Resilience) -> Self {
         Self {
@@ -55,6 +63,7 @@ impl Link {
             failures: 0,
             told: false,
             lost: false,
+            busy_until: vec![Duration::ZERO; resilience.servers.max(1)],
         }
     }
 
@@ -118,6 +127,16 @@ impl Device {
         }
     }
 
+    /// The server that was to be connected to is busy, for the reason given, and asks to be left alone for `after`.
+    pub fn on_busy(&mut self, now: Duration, reason: String, after: Duration) {
+        self.clock.advance(now);
+        let until = self.clock.now() + after;
+        if let Some(busy) = self.link.busy_until.get_mut(self.link.server) {
+            *busy = until;
+        }
+        self.lose(Loss::Busy(reason));
+    }
+
     /// Tells the server the text, of which it knows the first `shared` tokens if it knows any.
     pub(super) fn begin_turn(&mut self, shared: usize) {
         match self.link.state {
@@ -173,13 +192,19 @@ impl Device {
 
     /// There is no connection any more: the next server is to be tried, and what was in flight is to be sent anew.
     pub(super) fn connection_lost(&mut self, reason: String) {
+        self.lose(Loss::Broken(reason));
+    }
+
+    fn lose(&mut self, loss: Loss) {
         let Resilience { servers, fallback, fallback_after, .. } = self.config.resilience;
         if self.link.is_up() {
             self.stats.disconnections += 1;
         }
         self.link.failures += 1;
         self.link.server = (self.link.server + 1) % servers.max(1);
-        self.link.state = State::Down { retry: self.clock.now() + self.link.backoff.next(servers) };
+        let allowed = self.link.busy_until.get(self.link.server).copied().unwrap_or_default();
+        let retry = allowed.max(self.clock.now()) + self.link.backoff.next(servers);
+        self.link.state = State::Down { retry };
         self.blocks.clear();
         self.last_commit = None;
         // What was to be sent to that server is not for the next.
@@ -188,13 +213,17 @@ impl Device {
             return;
         }
         if fallback == Fallback::Error && self.link.failures >= fallback_after {
-            self.finish(FinishReason::Failed(format!(
-                "the server is lost ({reason}); run the command again when it is back"
-            )));
+            self.finish(FinishReason::Failed(match loss {
+                Loss::Busy(reason) => format!("{reason}; run the command again later"),
+                Loss::Broken(reason) => format!("the server is lost ({reason}); run the command again when it is back"),
+            }));
             return;
         }
         if !std::mem::replace(&mut self.link.lost, true) {
-            self.actions.push_back(Action::Notify(Notice::Lost(reason)));
+            self.actions.push_back(Action::Notify(match loss {
+                Loss::Busy(reason) => Notice::Busy(reason),
+                Loss::Broken(reason) => Notice::Lost(reason),
+            }));
         }
         self.advance();
     }

@@ -165,6 +165,8 @@ pub enum Provenance {
 pub enum Notice {
     /// The server cannot be reached; the reason, in a few words.
     Lost(String),
+    /// The server takes no more sessions for now; one sentence without a full stop.
+    Busy(String),
     /// A server answers again.
     Back {
         /// Which one.

@@ -14,12 +14,8 @@ use crate::{Position, Token};
 /// After this many failed passes in a row with a session, the session is given up.
 const MAX_FAILURES: u32 = 3;
 
-/// A draft that is a little less likely than its price is verified all the same: the device knows better which of its drafts
-/// are doubtful, and has left those out.
-const BENEFIT_OF_DOUBT: f64 = 0.7;
-
 /// Of so many blocks one is verified a draft further than seems worth it: what is never tried is never learned.
-const TRIALS: u64 = 16;
+const TRIALS: u64 = 32;
 
 /// What the engine is to do.
 #[derive(Debug)]
@@ -93,15 +89,22 @@ impl Server {
         if self.running {
             return Plan::Idle;
         }
-        match self.schedule(now) {
-            Launch::Never => {
-                self.idle = !self.sessions.values().any(Session::is_generating);
-                Plan::Idle
+        // Texts that the memory has no room for wait; the others do not wait for them.
+        for with_texts in [true, false] {
+            match self.schedule(now, with_texts) {
+                Launch::Never => {
+                    self.idle = !self.sessions.values().any(Session::is_generating);
+                    return Plan::Idle;
+                }
+                Launch::At(time) => return Plan::Wait(time),
+                Launch::Now(batch) => {
+                    if let Some(step) = self.fill(now, batch) {
+                        return Plan::Run(step);
+                    }
+                }
             }
-            Launch::At(time) if time > now => Plan::Wait(time),
-            Launch::At(_) => Plan::Wait(now),
-            Launch::Now(batch) => self.fill(now, batch).map_or(Plan::Idle, Plan::Run),
         }
+        Plan::Idle
     }
 
     /// Phase two: the rows of a pass for `batch`; `None` if there is no room for any.
@@ -196,7 +199,7 @@ impl Server {
 
     /// How many of them are likely enough to be worth their rows, up to `room`.
     fn worthwhile_drafts(&mut self, id: SessionId, room: usize) -> usize {
-        let (there, price) = (self.drafts_of(id).min(room), BENEFIT_OF_DOUBT * self.row_price());
+        let (there, price) = (self.drafts_of(id).min(room), self.row_price());
         let Some(session) = self.sessions.get(&id) else { return 0 };
         let worth = (1..=there).take_while(|&len| session.forecast.survival(len) >= price).count();
         if worth == there {
@@ -219,16 +222,19 @@ impl Server {
         let context = context.min(unread);
         let reads_all = context == unread;
         let drafts = if reads_all { drafts } else { 0 };
-        let wanted = context + drafts + padding;
-        if !self.make_room(id, wanted, planned, |other| step.has(other)) {
-            return false;
-        }
+        let end = session.cached.valid + context + drafts;
+        let padding = padding.min(self.config.context.saturating_sub(end));
+        // Where room is short, drafts are left out before a session is.
+        let has_room = |server: &mut Self, rows| server.make_room(id, rows, planned, |other| step.has(other));
+        let (drafts, padding) = match () {
+            () if has_room(self, context + drafts + padding) => (drafts, padding),
+            () if has_room(self, context) => (0, 0),
+            () => return false,
+        };
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(sequence) = session.cached.sequence else { return false };
         // Making room may have cost the session what it shared.
         let cached = session.cached.valid;
-        self.memory.cut(sequence, cached);
-
         let drafts = session.drafts(drafts).to_vec();
         let text = session.sequence.since(cached).iter().take(context).chain(&drafts);
         step.rows.extend(text.enumerate().map(|(i, &token)| Row {
@@ -316,6 +322,7 @@ impl Server {
                 session.failures = 0;
             }
             self.memory.grow(sequence, rows);
+            self.memory.cut(sequence, session.cached.valid);
             session.active = now;
             session.verifying = false;
             let settled = session.settle(&self.config);

@@ -185,10 +185,27 @@ impl Server {
         true
     }
 
+    /// Whether `id` could have another row, if need be at another's expense.
+    pub(super) fn may_have_room(&self, id: SessionId) -> bool {
+        let has_sequence = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_some());
+        let is_free = self.memory.used < self.memory.cells && (has_sequence || !self.memory.free.is_empty());
+        let has_closed = || self.memory.slots.iter().any(|slot| matches!(slot.holder, Holder::Closed(..)));
+        is_free || has_closed() || self.victim(id, &|_| false).is_some()
+    }
+
     /// Takes the sequence from whoever is to give way to `id`.
     fn evict_for(&mut self, id: SessionId, is_planned: &impl Fn(SessionId) -> bool) -> bool {
-        let Some(begun) = self.sessions.get(&id).map(|session| (session.begun, id)) else { return false };
-        let victim = self
+        let victim = self.victim(id, is_planned);
+        if let Some(victim) = victim {
+            self.evict(victim);
+        }
+        victim.is_some()
+    }
+
+    /// Who is to give way to `id`.
+    fn victim(&self, id: SessionId, is_planned: &impl Fn(SessionId) -> bool) -> Option<SessionId> {
+        let begun = (self.sessions.get(&id)?.begun, id);
+        let victims = self
             .holders()
             .filter(|(other, _)| *other != id && !is_planned(*other))
             .filter_map(|(other, session)| {
@@ -198,11 +215,8 @@ impl Server {
                 // The idlest of the idle, else the latest of the busy.
                 let order = if generating { (1, Duration::MAX - session.begun) } else { (0, session.active) };
                 yields.then_some((order, other))
-            })
-            .min();
-        let Some((_, victim)) = victim else { return false };
-        self.evict(victim);
-        true
+            });
+        victims.min().map(|(_, victim)| victim)
     }
 
     /// Takes the sequence from `id`, which keeps its tokens.

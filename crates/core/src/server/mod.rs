@@ -218,7 +218,13 @@ impl Server {
     pub fn request(&mut self, now: Duration, id: SessionId, request: Request) -> Option<Reply> {
         let session = self.sessions.get_mut(&id)?;
         match request {
-            Request::Context(update) => session.on_context(&self.config, now, update),
+            Request::Context(update) => {
+                let reply = session.on_context(&self.config, now, update);
+                if let Some(sequence) = session.cached.sequence {
+                    self.memory.cut(sequence, session.cached.valid);
+                }
+                reply
+            }
             Request::Draft(block) => session.on_draft(&self.config, now, block),
             Request::Stop(turn) => {
                 session.on_stop(turn);

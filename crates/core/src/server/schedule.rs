@@ -44,12 +44,13 @@ pub(super) enum Launch {
 }
 
 impl Server {
-    /// Phase one: who is to be served, and whether it is time.
-    pub(super) fn schedule(&self, now: Duration) -> Launch {
+    /// Phase one: who is to be served, and whether it is time. Without `with_texts` nothing is read.
+    pub(super) fn schedule(&self, now: Duration, with_texts: bool) -> Launch {
         let mut queue = Queue::default();
         for (&id, session) in &self.sessions {
             match session.wants() {
                 Wants::Nothing => {}
+                Wants::Reading if !with_texts => {}
                 Wants::Reading => queue.reading.push((session.begun, id)),
                 Wants::Tokens => queue.asking.push((self.deadline(session), id)),
                 Wants::Assistance => queue.drafting.push((self.deadline(session), id)),
@@ -80,6 +81,7 @@ impl Server {
         if !queue.reading.is_empty() {
             return Launch::Now(Batch { reading: ids(&queue.reading), prefill: self.config.rows, ..Batch::default() });
         }
+        queue.asking.retain(|&(_, id)| self.may_have_room(id));
         let arrived = |id: &SessionId| self.sessions.get(id).map_or(now, Session::waiting_since);
         let Some(first) = queue.asking.iter().map(|(_, id)| arrived(id)).min() else { return Launch::Never };
         if queue.asking.len() < batch_size && first + max_wait > now {

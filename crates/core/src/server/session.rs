@@ -145,7 +145,7 @@ impl Session {
     pub(super) fn wants(&self) -> Wants {
         if self.sampler.is_none() || self.ended {
             Wants::Nothing
-        } else if self.unread() > 1 && self.sequence.len() < self.limit {
+        } else if self.unread() > 1 && (self.sequence.len() < self.limit || self.asks()) {
             Wants::Reading
         } else if self.asks() {
             Wants::Tokens

@@ -8,7 +8,7 @@ use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, FinishRea
 use sled_core::message::{Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
-use sled_core::server::{Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
 use sled_core::{Token, sampler};
 use sled_model::drafter::Drafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
@@ -97,6 +97,9 @@ impl Network {
     pub const CALM: Self = Self { duplicates: 0, overtakes: 0, unasked: false, engine_failures: 0 };
 }
 
+/// How servers are run by default.
+pub const CONTINUOUS: (Batching, Assist, Option<f64>) = (Batching::Continuous, Assist::Auto, None);
+
 pub struct Pair {
     pub model: SyntheticModel,
     server: Server,
@@ -110,11 +113,28 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub fn new(rng: Rng, model: SyntheticConfig, prefill_rows: usize, end: &[Token], network: Network) -> Self {
+    pub fn new(
+        rng: Rng,
+        model: SyntheticConfig,
+        scheduling: (Batching, Assist, Option<f64>),
+        end: &[Token],
+        network: Network,
+    ) -> Self {
         let model = SyntheticModel::new(model);
         let Limits { vocab_size, cells, sequences, rows, context } = model.limits();
-        let config =
-            ServerConfig { vocab_size, cells, sequences, rows, context, prefill_rows, end_of_generation: end.to_vec() };
+        let config = ServerConfig {
+            vocab_size,
+            cells,
+            sequences,
+            rows,
+            context,
+            end_of_generation: end.to_vec(),
+            sessions: usize::MAX,
+            queue: usize::MAX,
+            batching: scheduling.0,
+            assist: scheduling.1,
+            rate_goal: scheduling.2,
+        };
         Self {
             model,
             server: Server::new(config),
@@ -137,7 +157,7 @@ impl Pair {
             end_of_generation: Arc::from(self.end_of_generation.as_slice()),
             resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         };
-        let session = self.server.open().expect("the server has a sequence for each device");
+        let session = self.server.open(self.now).expect("the server has no limit on sessions");
         let sampler =
             Sampler::new(SamplingParams::default(), self.model.limits().vocab_size).expect("defaults are valid");
         let mut host = Host {
@@ -158,7 +178,7 @@ impl Pair {
     /// Closes the session of device `at` in the middle of whatever it does.
     pub fn kill(&mut self, at: usize) {
         let host = self.hosts.remove(at);
-        self.server.close(host.session);
+        self.server.close(self.now, host.session);
     }
 
     /// Runs until every device is done; the outcomes of each.
@@ -169,6 +189,7 @@ impl Pair {
             idle = if progressed { 0 } else { idle + 1 };
             let stuck = || self.hosts.iter().map(|host| &host.device).collect::<Vec<_>>();
             assert!(idle < 10_000, "nobody has anything to do: {:?}\n{:?}", stuck(), self.server);
+            assert!(self.now < Duration::from_secs(1_000), "it does not end: {:?}\n{:?}", stuck(), self.server);
         }
         (self.hosts.iter_mut().map(|host| std::mem::take(&mut host.outcomes)).collect(), self)
     }
@@ -188,7 +209,7 @@ impl Pair {
     }
 
     fn step(&mut self) -> bool {
-        let Some(mut step) = self.server.plan(self.now) else { return false };
+        let Plan::Run(mut step) = self.server.plan(self.now) else { return false };
         self.largest_step = self.largest_step.max(step.rows.len());
         // The server goes on hearing its devices while the engine computes.
         for at in 0..self.hosts.len() {
@@ -196,7 +217,9 @@ impl Pair {
                 self.deliver_to_server(at);
             }
         }
-        assert!(self.server.plan(self.now).is_none(), "one step at a time");
+        assert!(!matches!(self.server.plan(self.now), Plan::Run(_)), "one step at a time");
+        let (used, cells) = self.server.cells();
+        assert!(used + step.rows.len() <= cells, "the cache is never fuller than it can be");
         for &op in &step.cache_ops {
             self.model.apply(op).expect("cache operations are valid");
         }
@@ -241,8 +264,8 @@ impl Pair {
         match action {
             Action::Connect(server) => host.device.on_connected(self.now, server),
             Action::Disconnect => {
-                self.server.close(host.session);
-                host.session = self.server.open().expect("its sequence is free again");
+                self.server.close(self.now, host.session);
+                host.session = self.server.open(self.now).expect("the server has no limit on sessions");
                 host.to_server.clear();
                 host.to_device.clear();
             }

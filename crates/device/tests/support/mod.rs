@@ -15,7 +15,7 @@ use sled_model::drafter::Drafter;
 use sled_model::ngram::NgramDrafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
 use sled_model::{Limits, Model};
-use sled_server::{EngineStats, Identity, Server};
+use sled_server::{Settings, EngineStats, Identity, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -81,7 +81,8 @@ pub async fn serve_at(address: SocketAddr, model: impl Model + 'static) -> Runni
         vocabulary: b"no file".as_slice().into(),
         end_of_generation: vec![0],
     };
-    let server = Server::bind(address, Box::new(model), 16, identity).await.unwrap();
+    let settings = Settings { sessions: model.limits().sequences, ..Settings::default() };
+    let server = Server::bind(address, Box::new(model), settings, identity).await.unwrap();
     let address = server.address().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.run(async {

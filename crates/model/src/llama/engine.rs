@@ -1,5 +1,6 @@
 //! A context on loaded weights, as an engine.
 
+use llama_cpp_sys_2 as sys;
 use sled_core::step::{CacheOp, Row, SequenceId};
 
 use super::ffi::{self, Context, ContextOptions, Failure};
@@ -17,6 +18,18 @@ pub struct EngineOptions {
     pub rows: u32,
     /// On how many threads it computes, from 1 to 512.
     pub threads: u32,
+    /// How exactly the cache holds keys and values.
+    pub cache: CacheType,
+}
+
+/// How exactly a KV cache holds keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheType {
+    /// 16 bits.
+    #[default]
+    F16,
+    /// 8.5 bits, in blocks of 32: about half the memory.
+    Q8_0,
 }
 
 /// A context on loaded weights: a KV cache of many sequences, which share its cells.
@@ -61,6 +74,10 @@ impl LlamaEngine {
                 sequences: options.sequences,
                 rows: options.rows,
                 threads: options.threads,
+                cache: match options.cache {
+                    CacheType::F16 => sys::GGML_TYPE_F16,
+                    CacheType::Q8_0 => sys::GGML_TYPE_Q8_0,
+                },
             },
         )
         .map_err(|reason| Error::Context {

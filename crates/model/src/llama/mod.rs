@@ -16,6 +16,6 @@ mod model;
 mod vocab;
 
 pub use convert::{Precision, requantize, vocabulary_file};
-pub use engine::{EngineOptions, LlamaEngine};
+pub use engine::{CacheType, EngineOptions, LlamaEngine};
 pub use model::{Description, LlamaModel, LoadOptions};
 pub use vocab::Vocab;

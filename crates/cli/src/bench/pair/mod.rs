@@ -121,15 +121,8 @@ struct Bench {
 
 impl Bench {
     async fn start(args: &PairBenchArgs) -> anyhow::Result<Self> {
-        let server = serve::start(&ServeArgs {
-            model: args.pair.target.clone(),
-            host: std::net::Ipv4Addr::LOCALHOST.into(),
-            port: 0,
-            ctx_size: u32::try_from(CONTEXT * SESSIONS)?,
-            threads: None,
-            parallel: u32::try_from(SESSIONS)?,
-            gpu_layers: None,
-        })
+        let context = u32::try_from(CONTEXT * SESSIONS)?;
+        let server = serve::start(&ServeArgs::local(&args.pair.target, context, u32::try_from(SESSIONS)?))
         .await?;
         let meter = Meter::start(server.address()?, std::time::Duration::ZERO).await?;
         let stats = Box::new(server.stats());

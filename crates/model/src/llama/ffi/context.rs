@@ -21,6 +21,8 @@ pub(crate) struct ContextOptions {
     pub(crate) rows: u32,
     /// On how many threads it computes, from 1 to [`super::MAX_THREADS`].
     pub(crate) threads: u32,
+    /// The type of what the cache holds.
+    pub(crate) cache: sys::ggml_type,
 }
 
 /// Why a forward pass failed.
@@ -66,6 +68,8 @@ impl Context {
         params.n_threads = threads;
         params.n_threads_batch = threads;
         params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_AUTO;
+        params.type_k = options.cache;
+        params.type_v = options.cache;
         params.no_perf = true;
         // Without it, a ragged batch of many sequences is computed in several passes.
         params.kv_unified = true;

@@ -1,0 +1,145 @@
+//! What the server tells of itself: its sessions, and that it takes no more.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::bounds::{narrow, widen};
+use crate::handshake::name;
+use crate::{WireError, pb};
+
+/// In milliseconds, how long a client is to wait: gRPC's own name for it (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A device is not told to wait longer than this by a server that means well.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What all sessions are doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionList {
+    /// One entry for each.
+    pub sessions: Vec<SessionStatus>,
+    /// Cells of the KV cache in use.
+    pub cells_used: usize,
+    /// Cells of the KV cache.
+    pub cells: usize,
+}
+
+/// What one session is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// Its number.
+    pub id: u64,
+    /// What the device calls itself.
+    pub device: String,
+    /// Tokens of its text.
+    pub tokens: usize,
+    /// How many of them the KV cache holds.
+    pub cached: usize,
+    /// Tokens committed since it was opened.
+    pub committed: u64,
+    /// Drafts verified.
+    pub drafted: u64,
+    /// Drafts accepted.
+    pub accepted: u64,
+    /// What it is doing.
+    pub activity: Activity,
+    /// For how long it has been idle, reading or waiting.
+    pub since: Duration,
+    /// For how long it has been open.
+    pub age: Duration,
+}
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing: it waits for a prompt.
+    Idle,
+    /// Its text is being read, or waits to be.
+    Reading,
+    /// A block of it waits for its verdict.
+    Waiting,
+    /// Its device is drafting.
+    Drafting,
+}
+
+/// The list as a message.
+#[must_use]
+pub fn encode_sessions(list: SessionList) -> pb::SessionList {
+    let encode = |session: SessionStatus| pb::SessionStatus {
+        id: session.id,
+        device: session.device,
+        tokens: narrow(session.tokens),
+        cached: narrow(session.cached),
+        committed: session.committed,
+        drafted: session.drafted,
+        accepted: session.accepted,
+        activity: match session.activity {
+            Activity::Idle => pb::Activity::Idle,
+            Activity::Reading => pb::Activity::Reading,
+            Activity::Waiting => pb::Activity::Waiting,
+            Activity::Drafting => pb::Activity::Drafting,
+        }
+        .into(),
+        since_us: micros(session.since),
+        age_us: micros(session.age),
+    };
+    pb::SessionList {
+        sessions: list.sessions.into_iter().map(encode).collect(),
+        cells_used: narrow(list.cells_used),
+        cells: narrow(list.cells),
+    }
+}
+
+/// Reads the list.
+///
+/// # Errors
+/// If a name is too long.
+pub fn decode_sessions(list: pb::SessionList) -> Result<SessionList, WireError> {
+    let decode = |session: pb::SessionStatus| {
+        let activity = match session.activity() {
+            pb::Activity::Idle => Activity::Idle,
+            pb::Activity::Reading => Activity::Reading,
+            pb::Activity::Waiting => Activity::Waiting,
+            pb::Activity::Drafting => Activity::Drafting,
+        };
+        Ok(SessionStatus {
+            id: session.id,
+            device: name("device's name", session.device)?,
+            tokens: widen(session.tokens),
+            cached: widen(session.cached),
+            committed: session.committed,
+            drafted: session.drafted,
+            accepted: session.accepted,
+            activity,
+            since: Duration::from_micros(session.since_us),
+            age: Duration::from_micros(session.age_us),
+        })
+    };
+    Ok(SessionList {
+        sessions: list.sessions.into_iter().map(decode).collect::<Result<_, _>>()?,
+        cells_used: widen(list.cells_used),
+        cells: widen(list.cells),
+    })
+}
+
+/// The refusal of a server that takes no more sessions for `after`.
+#[must_use]
+pub fn busy(reason: &str, after: Duration) -> Status {
+    let mut status = Status::resource_exhausted(reason);
+    if let Ok(value) = after.as_millis().to_string().parse() {
+        status.metadata_mut().insert(PUSHBACK, value);
+    }
+    status
+}
+
+/// How long to wait, if the status is the refusal of a busy server.
+#[must_use]
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    let told = || status.metadata().get(PUSHBACK)?.to_str().ok()?.parse().ok().map(Duration::from_millis);
+    (status.code() == Code::ResourceExhausted).then(told).flatten().map(|after| after.min(LONGEST_WAIT))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
