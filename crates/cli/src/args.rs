@@ -5,7 +5,7 @@ use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching};
-use sled_model::llama::CacheType;
+use sled_model::llama::{CacheType, Precision};
 
 const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
     [default: warn; for serve also its sessions]";
@@ -42,6 +42,9 @@ pub enum Command {
     Pull(PullArgs),
     /// List the sessions of a server
     Ps(PsArgs),
+    /// Copy a model with its weights in another precision: a large copy of the same model, to see how a memory-bound target
+    /// behaves
+    Convert(ConvertArgs),
     /// List the models that are known, and those that are downloaded
     List(ListArgs),
     /// Show it all on this machine: one server, three devices with different drafters, and a check of their outputs
@@ -300,6 +303,19 @@ pub struct PullArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The model to copy: a name from `sled list`, hf:ORG/REPO/FILE.gguf, or a path
+    pub model: String,
+
+    /// Where the copy goes
+    pub out: std::path::PathBuf,
+
+    /// f16 or f32
+    #[arg(long, env = "SLED_PRECISION", value_name = "f16|f32", default_value = "f16", value_parser = precision)]
+    pub precision: Precision,
+}
+
+#[derive(Debug, Args)]
 pub struct ListArgs {
     /// Print JSON
     #[arg(long, env = "SLED_JSON")]
@@ -354,6 +370,130 @@ pub enum Bench {
     Policy(PolicyArgs),
     /// One device at growing distance from its server: real sockets, a relay that delays, replayed drafts
     Rtt(RttArgs),
+    /// Many emulated devices on a real server process, beside thin clients and other servers
+    Serve(ServeBenchArgs),
+    /// The most devices that each get a rate
+    Capacity(CapacityArgs),
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Devices that draft
+    Sled,
+    /// Thin clients of the same server
+    Central,
+    /// Clients of a llama-server
+    LlamaServer,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Central => "central",
+            Self::LlamaServer => "llama-server",
+        }
+    }
+}
+
+/// What is put on the server.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The target model
+    #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL", default_value = "qwen2.5-coder-1.5b")]
+    pub model: String,
+
+    /// Who is measured
+    #[arg(long, env = "SLED_MODES", value_name = "MODE", value_enum, value_delimiter = ',', default_value = "central,sled")]
+    pub modes: Vec<Mode>,
+
+    /// The prompts: a JSON array of objects with `kind` and `text`
+    #[arg(long, env = "SLED_PROMPTS", value_name = "FILE", default_value = "data/prompts.json")]
+    pub prompts: std::path::PathBuf,
+
+    /// What was recorded for them
+    #[arg(long, env = "SLED_DRAFTS", value_name = "FILE", default_value = "data/drafts.json")]
+    pub drafts: std::path::PathBuf,
+
+    /// How many tokens a second each device drafts
+    #[arg(long, env = "SLED_DRAFT_RATE", value_name = "R", default_value = "50", value_parser = rate)]
+    pub draft_rate: f64,
+
+    /// The round trip between devices and server, in milliseconds
+    #[arg(long, env = "SLED_RTT", value_name = "MS", default_value = "0", value_parser = not_negative)]
+    pub rtt: f64,
+
+    /// The mean pause between an answer and the next prompt of a device, in seconds
+    #[arg(long, env = "SLED_THINK", value_name = "SECONDS", default_value = "0", value_parser = not_negative)]
+    pub think: f64,
+
+    /// Let prompts come at random instead, so many a second for each device
+    #[arg(long, env = "SLED_POISSON", value_name = "RATE", value_parser = rate)]
+    pub poisson: Option<f64>,
+
+    /// How long a draft gets: goodput, fixed:K, or confidence:C:KMAX
+    #[arg(long, env = "SLED_POLICY", value_name = "POLICY", default_value = "goodput")]
+    pub policy: Policy,
+
+    #[command(flatten)]
+    pub scheduling: SchedulingArgs,
+
+    /// Threads that the server computes with [default: one for each core]
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Seconds before the measurement begins
+    #[arg(long, env = "SLED_WARMUP", value_name = "SECONDS", default_value = "15", value_parser = not_negative)]
+    pub warmup: f64,
+
+    /// Seconds that are measured
+    #[arg(long, env = "SLED_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = rate)]
+    pub window: f64,
+
+    /// A llama-server program, for the mode of that name
+    #[arg(long, env = "SLED_LLAMA_SERVER", value_name = "PATH")]
+    pub llama_server: Option<std::path::PathBuf>,
+
+    /// Decides when devices begin, and how long they pause
+    #[arg(short, long, env = "SLED_SEED", value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Where to write the results
+    #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "results/serve.json")]
+    pub out: std::path::PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeBenchArgs {
+    /// How many devices; each number is measured
+    #[arg(long, env = "SLED_DEVICES", value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16,32", value_parser = clap::value_parser!(u32).range(1..))]
+    pub devices: Vec<u32>,
+
+    /// The share of the devices that hangs up in the middle of the measurement
+    #[arg(long, env = "SLED_LEAVE", value_name = "SHARE", default_value = "0", value_parser = share)]
+    pub leave: f64,
+
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CapacityArgs {
+    /// How many tokens a second each device is to get; each rate is measured
+    #[arg(long, env = "SLED_RATE", value_name = "R", value_delimiter = ',', default_value = "5", value_parser = rate)]
+    pub rate: Vec<f64>,
+
+    /// The most devices to try
+    #[arg(long, env = "SLED_MOST", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub most: u32,
+
+    /// How often each number of devices is tried; the middle result counts
+    #[arg(long, env = "SLED_REPEAT", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -435,10 +575,32 @@ fn cache_type(text: &str) -> Result<CacheType, String> {
     }
 }
 
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f16" => Ok(Precision::F16),
+        "f32" => Ok(Precision::F32),
+        _ => Err("use f16 or f32".to_owned()),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
+        _ => Err("use a number of at least 0".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("use a number from 0 to 1".to_owned()),
+    }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("use a number of tokens a second above 0".to_owned()),
+        _ => Err("use a number above 0".to_owned()),
     }
 }
 

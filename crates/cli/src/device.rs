@@ -115,7 +115,8 @@ pub fn check_room(prompt_len: usize, context: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn vocabulary_folder() -> anyhow::Result<PathBuf> {
+/// Where vocabularies are kept.
+pub fn vocabulary_folder() -> anyhow::Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     Ok(cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?.join("sled").join("vocabularies"))

@@ -69,6 +69,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         .init();
     match cli.command {
         Command::Pull(args) => models::pull(&args),
+        Command::Convert(args) => models::convert(&args),
         Command::List(args) => models::list(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use sled_model::catalog::{self, ModelRef, Progress, Store};
+use sled_model::llama::requantize;
 
 use crate::Usage;
-use crate::args::{ListArgs, PullArgs};
+use crate::args::{ConvertArgs, ListArgs, PullArgs};
 
 /// Where the file of a model is that was named on the command line.
 pub fn locate(model: &str) -> anyhow::Result<PathBuf> {
@@ -20,6 +21,13 @@ pub fn pull(args: &PullArgs) -> anyhow::Result<()> {
     let reference = parse(&args.model)?;
     let path = Store::from_env()?.pull(&reference, &mut Bar::default())?;
     println!("{}", path.display());
+    Ok(())
+}
+
+/// `sled convert`.
+pub fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
+    requantize(&locate(&args.model)?, &args.out, args.precision)?;
+    println!("{}", args.out.display());
     Ok(())
 }
 

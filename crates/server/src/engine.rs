@@ -46,7 +46,7 @@ pub(crate) struct Opened {
 }
 
 /// What the engine has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
     /// Forward passes.
     pub steps: u64,
@@ -60,6 +60,8 @@ pub struct EngineStats {
     pub overhead: Duration,
     /// Times that a session had to give way to another in the KV cache.
     pub evictions: u64,
+    /// How many passes had rows of one session, of two, and so on.
+    pub batch_sizes: Vec<u64>,
     /// Of `overhead`, the time to choose tokens from logits.
     pub choosing: Duration,
 }
@@ -120,7 +122,7 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self) -> EngineStats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -149,7 +151,7 @@ impl Worker {
                     self.stats.forward += forward;
                     self.stats.overhead += busy_since.elapsed().saturating_sub(forward);
                     self.stats.evictions = self.core.evictions();
-                    *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
+                    self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.stats);
                 }
                 Plan::Wait(until) => {
                     let wait = until.saturating_sub(self.began.elapsed());
@@ -232,6 +234,11 @@ impl Worker {
         let forward = began.elapsed();
         self.stats.steps += 1;
         self.stats.rows += step.rows.len() as u64;
+        let sessions = step.sessions();
+        self.stats.batch_sizes.resize(self.stats.batch_sizes.len().max(sessions), 0);
+        if let Some(count) = sessions.checked_sub(1).and_then(|at| self.stats.batch_sizes.get_mut(at)) {
+            *count += 1;
+        }
 
         let model = &self.model;
         let choosing = Instant::now();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sled_core::server::{Activity, SessionId};
 use sled_model::Limits;
-use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SessionStatus, SledServer, WireError, pb};
+use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SessionStatus, SledServer, Totals, WireError, pb};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -87,6 +87,7 @@ impl sled_wire::Sled for Service {
 
     async fn sessions(&self, _request: Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
         let report = self.engine.report().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
+        let stats = self.engine.stats();
         let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let describe = |status: &sled_core::server::Status| {
             let (activity, since) = match status.activity {
@@ -113,6 +114,15 @@ impl sled_wire::Sled for Service {
             sessions: report.sessions.iter().map(describe).collect(),
             cells_used: report.cells.0,
             cells: report.cells.1,
+            totals: Totals {
+                steps: stats.steps,
+                rows: stats.rows,
+                commits: stats.commits,
+                forward: stats.forward,
+                overhead: stats.overhead,
+                evictions: stats.evictions,
+                batch_sizes: stats.batch_sizes,
+            },
         })))
     }
 

@@ -34,7 +34,7 @@ pub use pb::sled_client::SledClient;
 pub use pb::sled_server::{Sled, SledServer};
 pub use reply::{FromServer, decode_server, encode_reply};
 pub use request::{FromDevice, decode_device, encode_request};
-pub use status::{Activity, SessionList, SessionStatus, busy, decode_sessions, encode_sessions, retry_after};
+pub use status::{Activity, SessionList, SessionStatus, Totals, busy, decode_sessions, encode_sessions, retry_after};
 
 /// The version of the protocol; devices and servers of different versions do not talk.
 pub const PROTOCOL: u32 = 3;

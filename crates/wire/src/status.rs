@@ -23,6 +23,27 @@ pub struct SessionList {
     pub cells_used: usize,
     /// Cells of the KV cache.
     pub cells: usize,
+    /// What the engine has done since the server was started.
+    pub totals: Totals,
+}
+
+/// What an engine has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Forward passes.
+    pub steps: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Commits sent.
+    pub commits: u64,
+    /// Time in forward passes.
+    pub forward: Duration,
+    /// Time in everything else but waiting.
+    pub overhead: Duration,
+    /// Times that a session had to give way to another in the KV cache.
+    pub evictions: u64,
+    /// How many passes had rows of one session, of two, and so on.
+    pub batch_sizes: Vec<u64>,
 }
 
 /// What one session is doing.
@@ -88,6 +109,15 @@ pub fn encode_sessions(list: SessionList) -> pb::SessionList {
         sessions: list.sessions.into_iter().map(encode).collect(),
         cells_used: narrow(list.cells_used),
         cells: narrow(list.cells),
+        totals: Some(pb::Totals {
+            steps: list.totals.steps,
+            rows: list.totals.rows,
+            commits: list.totals.commits,
+            forward_us: micros(list.totals.forward),
+            overhead_us: micros(list.totals.overhead),
+            evictions: list.totals.evictions,
+            batch_sizes: list.totals.batch_sizes,
+        }),
     }
 }
 
@@ -116,10 +146,20 @@ pub fn decode_sessions(list: pb::SessionList) -> Result<SessionList, WireError> 
             age: Duration::from_micros(session.age_us),
         })
     };
+    let totals = list.totals.unwrap_or_default();
     Ok(SessionList {
         sessions: list.sessions.into_iter().map(decode).collect::<Result<_, _>>()?,
         cells_used: widen(list.cells_used),
         cells: widen(list.cells),
+        totals: Totals {
+            steps: totals.steps,
+            rows: totals.rows,
+            commits: totals.commits,
+            forward: Duration::from_micros(totals.forward_us),
+            overhead: Duration::from_micros(totals.overhead_us),
+            evictions: totals.evictions,
+            batch_sizes: totals.batch_sizes,
+        },
     })
 }
 

@@ -265,8 +265,17 @@ fn a_list_of_sessions_arrives_as_it_was() {
         since: Duration::from_millis(30),
         age: Duration::from_secs(90),
     };
+    let totals = Totals {
+        steps: 5,
+        rows: 9,
+        commits: 7,
+        forward: Duration::from_secs(2),
+        overhead: Duration::from_micros(3),
+        evictions: 1,
+        batch_sizes: vec![3, 2],
+    };
     let kinds = [Activity::Idle, Activity::Reading, Activity::Waiting, Activity::Drafting];
     let sessions = (0..).zip(kinds).map(|(id, activity)| session(id, activity)).collect();
-    let list = SessionList { sessions, cells_used: 500, cells: 8192 };
+    let list = SessionList { sessions, cells_used: 500, cells: 8192, totals };
     assert_eq!(decode_sessions(encode_sessions(list.clone())), Ok(list));
 }

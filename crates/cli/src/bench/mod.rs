@@ -7,6 +7,7 @@ mod policy;
 mod predict;
 mod record;
 mod rtt;
+mod serve;
 
 use std::path::Path;
 
@@ -22,7 +23,23 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
         Bench::Record(args) => record::run(&args),
         Bench::Policy(args) => policy::run(&args),
         Bench::Rtt(args) => rtt::run(args).await,
+        Bench::Serve(args) => serve::run(args).await,
+        Bench::Capacity(args) => serve::capacity(args).await,
     }
+}
+
+/// A prompt of the set that is measured with.
+#[derive(serde::Deserialize)]
+struct Prompt {
+    kind: String,
+    text: String,
+}
+
+fn prompts(path: &Path) -> anyhow::Result<Vec<Prompt>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}; check --prompts", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no JSON array of objects with `kind` and `text`", path.display()))
 }
 
 fn bar(len: usize, what: String) -> ProgressBar {

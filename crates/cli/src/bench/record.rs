@@ -1,6 +1,5 @@
 //! `sled bench record`: what the draft model proposes along the target's outputs, once, for all benchmarks that replay it.
 
-use anyhow::Context;
 use sled_core::Token;
 use sled_core::sampler::{self, Sampler, SamplingParams};
 use sled_model::chat::Message;
@@ -8,7 +7,7 @@ use sled_model::drafter::ModelDrafter;
 use sled_model::llama::LlamaEngine;
 use sled_sim::recording::{Output, Proposal, Recording};
 
-use super::{bar, write_text};
+use super::{Prompt, bar, prompts, write_text};
 use crate::args::RecordArgs;
 use crate::device;
 
@@ -18,18 +17,9 @@ const CONTEXT: usize = 1024;
 /// How far a detour is followed: longer than any draft block is worth.
 const DETOUR: usize = 12;
 
-#[derive(serde::Deserialize)]
-struct Prompt {
-    kind: String,
-    text: String,
-}
-
 /// Records, and writes the recording.
 pub fn run(args: &RecordArgs) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(&args.prompts)
-        .with_context(|| format!("cannot read {}; check --prompts", args.prompts.display()))?;
-    let prompts: Vec<Prompt> = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no JSON array of objects with `kind` and `text`", args.prompts.display()))?;
+    let prompts = prompts(&args.prompts)?;
     let target = device::load_draft_model(&args.pair.target)?;
     let draft = device::load_draft_model(&args.pair.draft)?;
     let vocab = target.vocab();

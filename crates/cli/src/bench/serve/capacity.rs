@@ -1,0 +1,91 @@
+//! The most devices that each get a rate.
+
+use super::{Figures, Load, command};
+use crate::args::{CapacityArgs, Mode};
+use crate::bench::{bar, write_json};
+use std::time::Duration;
+
+/// So many of the devices must reach the rate.
+const SHARE: f64 = 0.95;
+
+#[derive(serde::Serialize)]
+struct Results {
+    command: String,
+    target: String,
+    draft_rate: f64,
+    window_s: f64,
+    capacities: Vec<Capacity>,
+}
+
+#[derive(serde::Serialize)]
+struct Capacity {
+    mode: &'static str,
+    rate: f64,
+    devices: usize,
+    trials: Vec<Trial>,
+}
+
+#[derive(serde::Serialize)]
+struct Trial {
+    devices: usize,
+    /// The share of devices that reached the rate.
+    share: f64,
+    output_throughput: f64,
+}
+
+/// Bisects, prints a table, and writes the results.
+pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
+    let load = Load::new(&args.load).await?;
+    let bar = bar(args.load.modes.len() * args.rate.len(), "capacities".to_owned());
+    let mut capacities = Vec::new();
+    for &mode in &args.load.modes {
+        for &rate in &args.rate {
+            let capacity = bisect(&load, &args, mode, rate).await?;
+            bar.println(format!("{:12} {rate:>5.1} tokens/s: {} devices", capacity.mode, capacity.devices));
+            capacities.push(capacity);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    println!("{:12} {:>9} {:>8}", "mode", "tokens/s", "devices");
+    for capacity in &capacities {
+        println!("{:12} {:>9.1} {:>8}", capacity.mode, capacity.rate, capacity.devices);
+    }
+    let results = Results {
+        command: command(),
+        target: args.load.model.clone(),
+        draft_rate: args.load.draft_rate,
+        window_s: args.load.window,
+        capacities,
+    };
+    write_json(&args.load.out, &results)?;
+    println!("\nwritten to {}", args.load.out.display());
+    Ok(())
+}
+
+/// The most devices at which the rate is reached, each number of them tried `--repeat` times and the middle one taken.
+async fn bisect(load: &Load<'_>, args: &CapacityArgs, mode: Mode, rate: f64) -> anyhow::Result<Capacity> {
+    let mut trials = Vec::new();
+    let (mut reached, mut missed) = (0, usize::try_from(args.most)? + 1);
+    let mut next = 1;
+    while reached + 1 < missed {
+        let mut shares = Vec::new();
+        for _ in 0..args.repeat {
+            let (figures, logs) = load.measure(mode, next, 0.0).await?;
+            let begin = Duration::from_secs_f64(args.load.warmup);
+            let share = Figures::share_at(&logs, rate, begin, begin + Duration::from_secs_f64(args.load.window));
+            shares.push(share);
+            trials.push(Trial { devices: next, share, output_throughput: figures.output_throughput });
+        }
+        shares.sort_by(f64::total_cmp);
+        if shares.get(shares.len() / 2).is_some_and(|&share| share >= SHARE) {
+            reached = next;
+            // Doubling until the first miss.
+            next = (next * 2).min((reached + missed) / 2).max(reached + 1);
+        } else {
+            missed = next;
+            next = (reached + missed) / 2;
+        }
+    }
+    Ok(Capacity { mode: mode.name(), rate, devices: reached, trials })
+}
