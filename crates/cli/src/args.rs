@@ -119,11 +119,7 @@ impl ServeArgs {
             threads: None,
             parallel,
             cache_type: CacheType::F16,
-            scheduling: SchedulingArgs {
-                batching: Batching::Continuous,
-                assist: Assist::Auto,
-                rate_goal: None,
-            },
+            scheduling: SchedulingArgs { batching: Batching::Continuous, assist: Assist::Auto, rate_goal: None },
             max_sessions: 1024,
             max_queue: 256,
             max_draft: 64,
@@ -374,6 +370,8 @@ pub enum Bench {
     Serve(ServeBenchArgs),
     /// The most devices that each get a rate
     Capacity(CapacityArgs),
+    /// The scheduler and the server by themselves, with an engine that costs nothing
+    Overhead(OverheadArgs),
 }
 
 /// Who is measured.
@@ -405,7 +403,14 @@ pub struct LoadArgs {
     pub model: String,
 
     /// Who is measured
-    #[arg(long, env = "SLED_MODES", value_name = "MODE", value_enum, value_delimiter = ',', default_value = "central,sled")]
+    #[arg(
+        long,
+        env = "SLED_MODES",
+        value_name = "MODE",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "central,sled"
+    )]
     pub modes: Vec<Mode>,
 
     /// The prompts: a JSON array of objects with `kind` and `text`
@@ -476,6 +481,25 @@ pub struct ServeBenchArgs {
 
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct OverheadArgs {
+    /// Sessions of the scheduler alone
+    #[arg(long, env = "SLED_SESSIONS", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sessions: u32,
+
+    /// Devices of the whole server
+    #[arg(long, env = "SLED_DEVICES", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub devices: u32,
+
+    /// Seconds that each is measured
+    #[arg(long, env = "SLED_WINDOW", value_name = "SECONDS", default_value = "5", value_parser = rate)]
+    pub window: f64,
+
+    /// Where to write the results
+    #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "results/overhead.json")]
+    pub out: std::path::PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -163,7 +163,8 @@ type Check = (Vec<Difference>, Vec<String>);
 /// Where each output differs from what the target alone chooses, and how its expected tokens read.
 fn check(target: &str, outputs: &[(Vec<Token>, Vec<Token>)]) -> anyhow::Result<Vec<Check>> {
     let model = LlamaModel::load(&models::locate(target)?, &device::load_options(None))?;
-    let options = EngineOptions { context: 4096, sequences: 1, rows: 256, threads: device::cores(), cache: CacheType::F16 };
+    let options =
+        EngineOptions { context: 4096, sequences: 1, rows: 256, threads: device::cores(), cache: CacheType::F16 };
     let mut engine = LlamaEngine::new(&model, &options)?;
     let sampler = Sampler::new(SamplingParams::default(), engine.limits().vocab_size)?;
     let vocab: Vocab = model.vocab();

@@ -36,7 +36,8 @@ pub fn load_draft_model(name: &str) -> anyhow::Result<LlamaModel> {
 /// A drafter that runs `model` with room for `context` tokens.
 pub fn model_drafter(model: &LlamaModel, context: usize, threads: u32) -> anyhow::Result<ModelDrafter<LlamaEngine>> {
     let context = u32::try_from(context.min(model.train_context())).unwrap_or(u32::MAX);
-    let options = EngineOptions { context, sequences: 1, rows: DRAFT_ROWS.min(context), threads, cache: CacheType::F16 };
+    let options =
+        EngineOptions { context, sequences: 1, rows: DRAFT_ROWS.min(context), threads, cache: CacheType::F16 };
     Ok(ModelDrafter::new(LlamaEngine::new(model, &options)?))
 }
 

@@ -13,10 +13,10 @@ use sled_core::device::{Ahead, FinishReason};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching};
-use std::time::Duration;
 use sled_model::drafter::Drafter;
 use sled_model::ngram::NgramDrafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
+use std::time::Duration;
 
 /// Generations whose output is compared, over all cases.
 const GENERATIONS: usize = 20_000;

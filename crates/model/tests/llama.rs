@@ -8,8 +8,8 @@ use std::thread;
 
 use sled_core::step::{CacheOp, Row, SequenceId};
 use sled_core::{Position, Token};
-use sled_model::llama::{CacheType, 
-    EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Precision, Vocab, requantize, vocabulary_file,
+use sled_model::llama::{
+    CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Precision, Vocab, requantize, vocabulary_file,
 };
 use sled_model::{Error, Model};
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use sled_core::server::{Activity, SessionId};
 use sled_model::Limits;
-use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SessionStatus, SledServer, Totals, WireError, pb};
+use sled_wire::{
+    Bounds, Description, FromDevice, Open, Opened, SessionList, SessionStatus, SledServer, Totals, WireError, pb,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -142,7 +144,8 @@ impl sled_wire::Sled for Service {
         };
         self.admit(&open)?;
         let opened = self.engine.open().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
-        let engine::Opened { id, replies } = opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
+        let engine::Opened { id, replies } =
+            opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
         tracing::info!(session = id.0, device = open.device, "session opened");
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (open.device, Instant::now()));
 

@@ -75,7 +75,10 @@ fn it_is_at_or_above_every_fixed_length_whether_idle_or_loaded() {
         let goodput = run(&replay, devices, rtt, Some(Policy::Goodput), Ahead::Blocks);
         for k in [1, 2, 4, 8] {
             let fixed = run(&replay, devices, rtt, Some(Policy::Fixed { k }), Ahead::Blocks);
-            assert!(goodput.tokens_per_s > 0.98 * fixed.tokens_per_s, "{devices} devices, k={k}: {goodput:?} {fixed:?}");
+            assert!(
+                goodput.tokens_per_s > 0.98 * fixed.tokens_per_s,
+                "{devices} devices, k={k}: {goodput:?} {fixed:?}"
+            );
         }
     }
 }

@@ -62,7 +62,9 @@ impl Sled for Stub {
             FromDevice::Request(Request::Context(update)) => {
                 encode_reply(Reply::Resend { turn: update.turn, from: update.tokens.len() })
             }
-            FromDevice::Request(Request::Draft(_) | Request::Stop(_)) => encode_reply(Reply::Failed("no drafts, please".into())),
+            FromDevice::Request(Request::Draft(_) | Request::Stop(_)) => {
+                encode_reply(Reply::Failed("no drafts, please".into()))
+            }
         });
         Ok(Response::new(Box::pin(replies)))
     }

@@ -48,7 +48,15 @@ fn request() -> impl Strategy<Value = Request> {
     let context = (any::<u32>(), 0..131_000usize, any::<u64>(), vec(token(), 0..72), 0..131_000usize, sampling())
         .prop_map(|(turn, from, digest, tokens, prompt_len, sampling)| {
             let prompt_len = prompt_len.min(from + tokens.len());
-            Request::Context(ContextUpdate { turn, from, built_on: Digest(digest), tokens, prompt_len, limit: prompt_len + 7, sampling })
+            Request::Context(ContextUpdate {
+                turn,
+                from,
+                built_on: Digest(digest),
+                tokens,
+                prompt_len,
+                limit: prompt_len + 7,
+                sampling,
+            })
         });
     let draft = (any::<u32>(), 0..=131_008usize, any::<u64>(), vec(token(), 0..=64), 0..=131_072usize).prop_map(
         |(turn, from, digest, tokens, until)| {
@@ -67,7 +75,16 @@ fn reply() -> impl Strategy<Value = Reply> {
     )
         .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, step, row, sharing))| {
             let load = Load { queue, step, row, sharing };
-            Reply::Commit(Commit { turn, from, accepted, tokens, digest: Digest(digest), rows, unasked: rows == 1, load })
+            Reply::Commit(Commit {
+                turn,
+                from,
+                accepted,
+                tokens,
+                digest: Digest(digest),
+                rows,
+                unasked: rows == 1,
+                load,
+            })
         });
     let resend = (any::<u32>(), 0..=131_072usize).prop_map(|(turn, from)| Reply::Resend { turn, from });
     let pending = any::<u32>().prop_map(|turn| Reply::Pending { turn });
@@ -203,7 +220,8 @@ fn failures_end_the_stream_with_their_reason() {
 #[test]
 fn loads_saturate() {
     let load = Load { queue: Duration::MAX, step: Duration::MAX, row: Duration::from_nanos(2_999), sharing: 3 };
-    let commit = Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, unasked: false, load };
+    let commit =
+        Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, unasked: false, load };
     let Ok(FromServer::Reply(Reply::Commit(decoded))) =
         decode_server(encode_reply(Reply::Commit(commit)).unwrap(), &BOUNDS)
     else {
@@ -226,7 +244,16 @@ fn a_round_costs_tens_of_bytes_each_way() {
         sharing: 16,
     };
     let digest = Digest(u64::MAX);
-    let commit = Commit { turn: 1_000, from: 131_000, accepted: 5, tokens: vec![151_935], digest, rows: 6, unasked: false, load };
+    let commit = Commit {
+        turn: 1_000,
+        from: 131_000,
+        accepted: 5,
+        tokens: vec![151_935],
+        digest,
+        rows: 6,
+        unasked: false,
+        load,
+    };
     let draft = encode_request(Request::Draft(block)).encoded_len();
     let verdict = encode_reply(Reply::Commit(commit)).unwrap().encoded_len();
     assert_eq!((draft, verdict), (35, 40));

@@ -2,6 +2,7 @@
 
 mod emulate;
 mod meter;
+mod overhead;
 mod pair;
 mod policy;
 mod predict;
@@ -24,6 +25,7 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
         Bench::Policy(args) => policy::run(&args),
         Bench::Rtt(args) => rtt::run(args).await,
         Bench::Serve(args) => serve::run(args).await,
+        Bench::Overhead(args) => overhead::run(args).await,
         Bench::Capacity(args) => serve::capacity(args).await,
     }
 }

@@ -79,7 +79,8 @@ impl Drop for Server {
 }
 
 pub fn engine(model: &LlamaModel, rows: u32) -> LlamaEngine {
-    LlamaEngine::new(model, &EngineOptions { context: 2048, sequences: 1, rows, threads: 2, cache: CacheType::F16 }).unwrap()
+    LlamaEngine::new(model, &EngineOptions { context: 2048, sequences: 1, rows, threads: 2, cache: CacheType::F16 })
+        .unwrap()
 }
 
 /// Asserts that whatever differs is a near-tie; returns how many do.

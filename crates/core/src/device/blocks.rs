@@ -209,15 +209,7 @@ impl Device {
             self.goodput.on_block(len);
         }
         self.stats.draft_tokens += len as u64;
-        self.blocks.push_back(Block {
-            start,
-            end: start + len,
-            until,
-            is_lease,
-            sent: now,
-            alone,
-            again: false,
-        });
+        self.blocks.push_back(Block { start, end: start + len, until, is_lease, sent: now, alone, again: false });
         self.send_drafts(start, start + len, until);
     }
 

@@ -125,6 +125,9 @@ impl Server {
         {
             session.join_ahead();
         }
+        for id in batch.decoding.iter().chain(&batch.reading) {
+            self.seat(*id);
+        }
         let reserved = if batch.reading.is_empty() { 0 } else { batch.prefill.min(self.config.rows.div_ceil(4)) };
         let room = self.config.rows - reserved;
         let shares = self.shares(&batch, room);
@@ -314,9 +317,11 @@ impl Server {
                             load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing },
                         };
                         replies.push((part.session, Reply::Commit(commit)));
-                        // What was cut off a block is still to be answered, if nothing newer has come.
+                        // What was cut off a block is still to be answered, if nothing newer has come; it waits from now on.
                         let cut = |pending: &Pending| verify.known + verify.drafts.len() < pending.block.tokens.len();
-                        session.pending = session.pending.take().or(verify.pending.take().filter(cut));
+                        let rest = verify.pending.take().filter(cut);
+                        session.pending =
+                            session.pending.take().or(rest.map(|pending| Pending { arrived: now, ..pending }));
                     }
                 }
                 session.failures = 0;

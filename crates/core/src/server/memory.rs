@@ -6,7 +6,7 @@
 //!
 //! 1. what closed sessions left, the longest unused first;
 //! 2. sessions whose answer is complete, the longest idle first;
-//! 3. sessions in the middle of an answer that began after the one in need, the latest first, or that have had so many passes
+//! 3. sessions in the middle of an answer that came after the one in need, the latest first, or that have had so many passes
 //!    that it is another's turn: memory is shared first come, first served, and nobody waits for ever.
 //!
 //! Whoever gives way keeps its tokens, and is evaluated again from them when it has a sequence again.
@@ -175,6 +175,18 @@ impl Server {
         }
     }
 
+    /// Gives `id` a sequence before anybody has rows, at the expense of whoever is to give way.
+    pub(super) fn seat(&mut self, id: SessionId) {
+        let sits = |session: &Session| session.cached.sequence.is_some();
+        // Without the prefix that it may share: that is found when it has its rows.
+        if self.memory.free.is_empty()
+            && !self.memory.slots.iter().any(|slot| matches!(slot.holder, Holder::Closed(..)))
+            && !self.sessions.get(&id).is_none_or(sits)
+        {
+            self.make_room(id, 1, 0, |_| false);
+        }
+    }
+
     fn take_sequence(&mut self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(sequence) = self.memory.free.pop() else { return false };
@@ -198,22 +210,25 @@ impl Server {
         let victim = self.victim(id, is_planned);
         if let Some(victim) = victim {
             self.evict(victim);
+            // Whoever has had its turn is the last to come to it again.
+            let after = self.sessions.values().map(|session| session.senior).max().unwrap_or_default();
+            if let Some(session) = self.sessions.get_mut(&victim) {
+                session.senior = after + Duration::from_nanos(1);
+            }
         }
         victim.is_some()
     }
 
     /// Who is to give way to `id`.
     fn victim(&self, id: SessionId, is_planned: &impl Fn(SessionId) -> bool) -> Option<SessionId> {
-        let begun = (self.sessions.get(&id)?.begun, id);
-        let victims = self
-            .holders()
-            .filter(|(other, _)| *other != id && !is_planned(*other))
-            .filter_map(|(other, session)| {
+        let senior = (self.sessions.get(&id)?.senior, id);
+        let victims =
+            self.holders().filter(|(other, _)| *other != id && !is_planned(*other)).filter_map(|(other, session)| {
                 let generating = session.is_generating();
-                let later = (session.begun, other) > begun;
+                let later = (session.senior, other) > senior;
                 let yields = !generating || later || session.cached.passes >= TURN;
                 // The idlest of the idle, else the latest of the busy.
-                let order = if generating { (1, Duration::MAX - session.begun) } else { (0, session.active) };
+                let order = if generating { (1, Duration::MAX - session.senior) } else { (0, session.active) };
                 yields.then_some((order, other))
             });
         victims.min().map(|(_, victim)| victim)

@@ -113,6 +113,8 @@ pub(super) struct Session {
     pub(super) active: Duration,
     /// When the turn began.
     pub(super) begun: Duration,
+    /// Since when it has a claim to a place in the cache; earlier goes first.
+    pub(super) senior: Duration,
     /// Passes in a row that failed with it.
     pub(super) failures: u32,
     pub(super) forecast: Forecast,
@@ -135,6 +137,7 @@ impl Session {
             verifying: false,
             active: now,
             begun: now,
+            senior: now,
             failures: 0,
             forecast: Forecast::default(),
             tally: Tally::default(),
@@ -238,6 +241,7 @@ impl Session {
         self.until = 0;
         self.limit = update.limit.min(config.context);
         self.begun = now;
+        self.senior = now;
         self.forecast.forget();
         self.failures = 0;
         self.epoch += 1;

@@ -15,7 +15,7 @@ use sled_model::drafter::Drafter;
 use sled_model::ngram::NgramDrafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
 use sled_model::{Limits, Model};
-use sled_server::{Settings, EngineStats, Identity, Server};
+use sled_server::{EngineStats, Identity, Server, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +39,12 @@ pub struct Running {
 /// A server whose passes take no time.
 pub async fn serve(sequences: usize) -> Running {
     serve_at(([127, 0, 0, 1], 0).into(), SyntheticModel::new(config(sequences))).await
+}
+
+/// A server with so many cells, that takes so many sessions.
+pub async fn serve_with(sequences: usize, cells: usize, sessions: usize) -> Running {
+    let model = SyntheticModel::new(SyntheticConfig { cells, ..config(sequences) });
+    start(([127, 0, 0, 1], 0).into(), model, Settings { sessions, ..Settings::default() }).await
 }
 
 /// The synthetic model with passes of a millisecond: an answer takes long enough for something to happen in the middle of it.
@@ -74,6 +80,11 @@ pub async fn serve_slowly() -> Running {
 }
 
 pub async fn serve_at(address: SocketAddr, model: impl Model + 'static) -> Running {
+    let settings = Settings { sessions: model.limits().sequences, ..Settings::default() };
+    start(address, model, settings).await
+}
+
+async fn start(address: SocketAddr, model: impl Model + 'static, settings: Settings) -> Running {
     let identity = Identity {
         model: "synthetic".to_owned(),
         model_fingerprint: "feedfeedfeedfeed".to_owned(),
@@ -81,7 +92,6 @@ pub async fn serve_at(address: SocketAddr, model: impl Model + 'static) -> Runni
         vocabulary: b"no file".as_slice().into(),
         end_of_generation: vec![0],
     };
-    let settings = Settings { sessions: model.limits().sequences, ..Settings::default() };
     let server = Server::bind(address, Box::new(model), settings, identity).await.unwrap();
     let address = server.address().unwrap();
     let (stop, stopped) = oneshot::channel();

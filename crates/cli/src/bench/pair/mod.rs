@@ -122,8 +122,7 @@ struct Bench {
 impl Bench {
     async fn start(args: &PairBenchArgs) -> anyhow::Result<Self> {
         let context = u32::try_from(CONTEXT * SESSIONS)?;
-        let server = serve::start(&ServeArgs::local(&args.pair.target, context, u32::try_from(SESSIONS)?))
-        .await?;
+        let server = serve::start(&ServeArgs::local(&args.pair.target, context, u32::try_from(SESSIONS)?)).await?;
         let meter = Meter::start(server.address()?, std::time::Duration::ZERO).await?;
         let stats = Box::new(server.stats());
         tokio::spawn(server.run(std::future::pending()));

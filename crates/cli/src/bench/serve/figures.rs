@@ -89,8 +89,11 @@ impl Figures {
         let first_half: usize =
             logs.iter().map(|log| log.tokens.iter().filter(|t| (begin..middle).contains(*t)).count()).sum();
         let rates = sorted(logs.iter().map(|log| count(log) as f64 / window).collect());
-        let answers: Vec<&Answer> =
-            logs.iter().flat_map(|log| &log.answers).filter(|answer| answer.first.is_some_and(|time| within(&&time))).collect();
+        let answers: Vec<&Answer> = logs
+            .iter()
+            .flat_map(|log| &log.answers)
+            .filter(|answer| answer.first.is_some_and(|time| within(&&time)))
+            .collect();
         let ms = |time: Duration| 1e3 * time.as_secs_f64();
         let ttft = sorted(answers.iter().filter_map(|a| Some(ms(a.first?.saturating_sub(a.arrived)))).collect());
         let tpot = |a: &&Answer| Some(ms(a.last? - a.first?) / (a.tokens.checked_sub(1).filter(|&n| n >= 8)? as f64));
@@ -122,10 +125,7 @@ impl Figures {
             completed: answers.len(),
             total_output_tokens: tokens,
             output_throughput: tokens as f64 / window,
-            output_throughput_halves: [
-                2.0 * first_half as f64 / window,
-                2.0 * (tokens - first_half) as f64 / window,
-            ],
+            output_throughput_halves: [2.0 * first_half as f64 / window, 2.0 * (tokens - first_half) as f64 / window],
             device_throughput_mean: rates.iter().sum::<f64>() / rates.len().max(1) as f64,
             device_throughput_p5: quantile(&rates, 0.05),
             mean_ttft_ms: mean(&ttft),

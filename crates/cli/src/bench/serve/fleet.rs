@@ -150,8 +150,7 @@ impl Schedule {
     /// Waits for the next prompt; when it came, since `began`.
     pub async fn next(&mut self, began: Instant) -> Duration {
         // Inverse transform: the pauses of a Poisson process are exponential.
-        let unit = (self.rng.bits() >> 11) as f64 / (1u64 << 53) as f64;
-        let exponential = -(1.0 - unit).ln();
+        let exponential = -(1.0 - self.rng.unit()).ln();
         match self.arrivals {
             Arrivals::Closed { think } => {
                 tokio::time::sleep_until((began + self.next).into()).await;
@@ -184,7 +183,10 @@ impl Drafter for RecordedDrafter {
             let text = context.tokens.get(*prompt_len..)?;
             let right = common_prefix(text, &output.tokens);
             if right == text.len() {
-                return output.drafts.get(right).map(|draft| Draft { token: draft.token, confidence: draft.confidence });
+                return output
+                    .drafts
+                    .get(right)
+                    .map(|draft| Draft { token: draft.token, confidence: draft.confidence });
             }
             // After the first wrong token, which the detour follows.
             let &(token, confidence) = output.detours.get(right)?.get(text.len() - right - 1)?;

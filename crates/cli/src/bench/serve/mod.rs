@@ -71,8 +71,7 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
     print(&results);
     write_json(&args.load.out, &results)?;
     let picture = args.load.out.with_extension("svg");
-    plot::draw(&picture, &results.points)
-        .with_context(|| format!("cannot draw {}; check --out", picture.display()))?;
+    plot::draw(&picture, &results.points).with_context(|| format!("cannot draw {}; check --out", picture.display()))?;
     println!("\nwritten to {} and {}", args.load.out.display(), picture.display());
     Ok(())
 }
@@ -96,7 +95,8 @@ impl<'a> Load<'a> {
             prompts.len(),
             args.prompts.display()
         );
-        let server = ServerProcess::sled(&["-m".to_owned(), args.model.clone(), "-c".to_owned(), "256".to_owned()]).await?;
+        let server =
+            ServerProcess::sled(&["-m".to_owned(), args.model.clone(), "-c".to_owned(), "256".to_owned()]).await?;
         let vocab = obtain_vocabulary(&Link::connect(&server.url).await?, &device::vocabulary_folder()?).await?;
         let mut tasks = Vec::new();
         for (prompt, output) in prompts.into_iter().zip(recording.outputs) {
@@ -234,7 +234,17 @@ fn line(f: &Figures) -> String {
 fn print(results: &Results) {
     println!(
         "{:12} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
-        "mode", "devices", "tokens/s", "/central", "p5", "TTFT ms", "TPOT ms", "chunk p99", "rows/token", "CPU s/tok", "overhead"
+        "mode",
+        "devices",
+        "tokens/s",
+        "/central",
+        "p5",
+        "TTFT ms",
+        "TPOT ms",
+        "chunk p99",
+        "rows/token",
+        "CPU s/tok",
+        "overhead"
     );
     for f in &results.points {
         let central = results.points.iter().find(|other| other.mode == "central" && other.devices == f.devices);

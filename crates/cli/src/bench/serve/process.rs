@@ -35,9 +35,8 @@ impl ServerProcess {
         let stdout = child.stdout.take().context("the server has no output")?;
         let line = BufReader::new(stdout).lines().next_line().await?;
         let url = line.as_deref().and_then(|line| line.strip_prefix("listening on ")).map(str::to_owned);
-        let url = url.with_context(|| {
-            format!("the server did not start; see why with: sled serve {}", arguments.join(" "))
-        })?;
+        let url =
+            url.with_context(|| format!("the server did not start; see why with: sled serve {}", arguments.join(" ")))?;
         Ok(Self { child, url })
     }
 

@@ -1,0 +1,344 @@
+//! What the scheduler promises: nobody starves, budgets hold, memory is shared, and launching waits only where it pays.
+
+#![allow(unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sled_core::Token;
+use sled_core::message::{Commit, ContextUpdate, DraftBlock, Reply, Request};
+use sled_core::sampler::SamplingParams;
+use sled_core::sequence::{Digest, Sequence};
+use sled_core::server::{Assist, Batching, Busy, Plan, Server, ServerConfig, SessionId, Step};
+use sled_core::step::CacheOp;
+
+const VOCAB: usize = 8;
+const MS: Duration = Duration::from_millis(1);
+
+/// The target always chooses this token.
+const RIGHT: Token = 1;
+const WRONG: Token = 2;
+
+fn config() -> ServerConfig {
+    ServerConfig {
+        vocab_size: VOCAB,
+        cells: 100_000,
+        sequences: 64,
+        rows: 512,
+        context: 4_000,
+        end_of_generation: Vec::new(),
+        sessions: 1_000,
+        queue: 1_000,
+        batching: Batching::Continuous,
+        assist: Assist::Auto,
+        rate_goal: None,
+    }
+}
+
+/// A server, an engine whose passes take `fixed + row * rows`, and what each device has.
+struct Bench {
+    server: Server,
+    now: Duration,
+    fixed: Duration,
+    row: Duration,
+    texts: BTreeMap<SessionId, Sequence>,
+    commits: Vec<(SessionId, Commit)>,
+    logits: Vec<f32>,
+}
+
+impl Bench {
+    fn new(config: ServerConfig, fixed: Duration, row: Duration) -> Self {
+        let mut server = Server::new(config);
+        for rows in [1, 2, 4, 8, 16, 1, 2, 4, 8, 16] {
+            server.calibrate(rows, fixed + row * rows as u32);
+        }
+        let mut logits = vec![0.0; VOCAB];
+        logits[RIGHT as usize] = 1.0;
+        Self { server, now: Duration::ZERO, fixed, row, texts: BTreeMap::new(), commits: Vec::new(), logits }
+    }
+
+    fn open(&mut self, prompt: &[Token]) -> SessionId {
+        let id = self.server.open(self.now).unwrap();
+        let update = ContextUpdate {
+            turn: 1,
+            from: 0,
+            built_on: Digest::EMPTY,
+            tokens: prompt.to_vec(),
+            prompt_len: prompt.len(),
+            limit: 4_000,
+            sampling: SamplingParams::default(),
+        };
+        assert_eq!(self.server.request(self.now, id, Request::Context(update)), None);
+        self.texts.insert(id, Sequence::from_prompt(prompt));
+        id
+    }
+
+    /// A device that lets the server decode.
+    fn open_thin(&mut self, prompt: &[Token]) -> SessionId {
+        let id = self.open(prompt);
+        self.draft(id, &[], 4_000);
+        id
+    }
+
+    fn draft(&mut self, id: SessionId, tokens: &[Token], until: usize) {
+        let text = &self.texts[&id];
+        let (from, built_on) = (text.len(), text.last_digest());
+        let block = DraftBlock { turn: 1, from, built_on, tokens: tokens.to_vec(), until };
+        self.server.request(self.now, id, Request::Draft(block));
+    }
+
+    fn plan(&mut self) -> Option<Step> {
+        match self.server.plan(self.now) {
+            Plan::Run(step) => Some(step),
+            Plan::Wait(_) | Plan::Idle => None,
+        }
+    }
+
+    fn complete(&mut self, mut step: Step) -> Vec<(SessionId, Commit)> {
+        let (used, cells) = self.server.cells();
+        assert!(used + step.rows.len() <= cells);
+        self.now += self.fixed + self.row * step.rows.len() as u32;
+        let logits = &self.logits;
+        let replies = self.server.complete(self.now, &mut step, |_| Ok::<_, ()>(logits.as_slice())).unwrap();
+        let mut commits = Vec::new();
+        for (id, reply) in replies {
+            let Reply::Commit(commit) = reply else { continue };
+            let text = self.texts.get_mut(&id).unwrap();
+            while text.len() < commit.end() {
+                text.push(RIGHT);
+            }
+            assert_eq!(text.last_digest(), commit.digest);
+            commits.push((id, commit));
+        }
+        self.commits.extend(commits.iter().cloned());
+        commits
+    }
+
+    /// One pass, if one is due now.
+    fn step(&mut self) -> Vec<(SessionId, Commit)> {
+        match self.plan() {
+            Some(step) => self.complete(step),
+            None => Vec::new(),
+        }
+    }
+
+    fn tokens(&self, id: SessionId) -> usize {
+        self.texts[&id].len() - self.texts[&id].prompt_len()
+    }
+}
+
+#[test]
+fn every_ready_session_is_served_within_a_bounded_number_of_steps() {
+    for rows in [2, 5, 16] {
+        let mut bench = Bench::new(ServerConfig { rows, ..config() }, 10 * MS, MS);
+        // Two that always send as much as they may, and thirty that want one token at a time.
+        let greedy = [bench.open(&[3, 4]), bench.open(&[3, 5])];
+        let modest: Vec<_> = (0..30).map(|i| bench.open_thin(&[4, 1 + i % 7])).collect();
+        let mut last: BTreeMap<SessionId, usize> = modest.iter().map(|&id| (id, 0)).collect();
+        let bound = 40usize.div_ceil(rows) * 2 + 4;
+        let mut early = Vec::new();
+        for step in 1..600 {
+            if step == 100 {
+                early = modest.iter().map(|&id| bench.tokens(id)).collect();
+            }
+            for id in greedy {
+                bench.draft(id, &[RIGHT; 64], 0);
+            }
+            for (id, _) in bench.step() {
+                last.entry(id).and_modify(|at| *at = step);
+            }
+            // The first steps read prompts.
+            for (id, at) in last.iter().filter(|_| step > 100) {
+                assert!(step - at <= bound, "{id:?} waits since step {at} at step {step}, with {rows} rows");
+            }
+        }
+        let tokens: Vec<_> = modest.iter().zip(&early).map(|(&id, early)| bench.tokens(id) - early).collect();
+        assert!(5 * tokens.iter().min().unwrap() > 4 * tokens.iter().max().unwrap(), "fair: {tokens:?}");
+    }
+}
+
+#[test]
+fn a_long_prompt_delays_nobody_by_more_than_its_share() {
+    let mut bench = Bench::new(config(), 20 * MS, 5 * MS);
+    let user = bench.open_thin(&[1, 2]);
+    bench.step();
+    bench.open_thin(&vec![3; 1_000]);
+    let mut steps = 0;
+    while bench.commits.iter().all(|(id, _)| *id == user) {
+        let before = bench.now;
+        let served = bench.step();
+        assert!(served.iter().any(|(id, _)| *id == user), "the user is served in every step");
+        // 250 ms of prompt beside the user's row, and what the estimate of a row is off by.
+        assert!(bench.now - before <= 330 * MS, "{:?}", bench.now - before);
+        steps += 1;
+    }
+    assert!((15..=30).contains(&steps), "{steps}");
+}
+
+#[test]
+fn a_shared_system_prompt_is_computed_once_and_outlives_its_session() {
+    let mut bench = Bench::new(config(), 10 * MS, MS);
+    let system = vec![5; 200];
+    let ids: Vec<_> = (1..=8).map(|i| bench.open_thin(&[&system[..], &[i % 7, 2]].concat())).collect();
+    let mut rows = 0;
+    while ids.iter().any(|&id| bench.tokens(id) == 0) {
+        let step = bench.plan().unwrap();
+        rows += step.rows.len();
+        bench.complete(step);
+    }
+    assert!(rows < 200 + 8 * 2 + 40, "{rows} rows for 200 shared tokens and 8 questions");
+    ids.into_iter().for_each(|id| bench.server.close(bench.now, id));
+    bench.open_thin(&[&system[..], &[6, 6, 6]].concat());
+    let step = bench.plan().unwrap();
+    assert!(step.rows.len() < 20, "{} rows for a new session with the same prompt", step.rows.len());
+}
+
+#[test]
+fn more_sessions_than_sequences_all_come_to_their_turn() {
+    let mut bench = Bench::new(ServerConfig { sequences: 4, cells: 400, ..config() }, 10 * MS, MS);
+    let ids: Vec<_> = (0..20).map(|i| bench.open_thin(&[1 + i % 7, 3, 4])).collect();
+    // With turns of 256 passes, four at a time.
+    let mut steps = 0;
+    while ids.iter().any(|&id| bench.tokens(id) == 0) {
+        for id in ids.iter().copied().filter(|&id| bench.tokens(id) >= 90).collect::<Vec<_>>() {
+            bench.server.request(bench.now, id, Request::Stop(1));
+        }
+        assert!(bench.plan().map(|step| bench.complete(step)).is_some(), "somebody is always served");
+        steps += 1;
+        assert!(steps < 2_000);
+    }
+    assert!(bench.server.cells().0 <= 400);
+}
+
+#[test]
+fn a_session_that_nobody_lets_in_takes_over_after_a_turn() {
+    let mut bench = Bench::new(ServerConfig { sequences: 1, ..config() }, 10 * MS, MS);
+    let [first, second] = [bench.open_thin(&[1, 2, 3]), bench.open_thin(&[4, 5, 6])];
+    let steps = (0..1_000).take_while(|_| bench.tokens(second) == 0 && !bench.step().is_empty()).count();
+    assert!(bench.tokens(second) > 0 || steps < 300, "{steps}");
+    (0..300).for_each(|_| drop(bench.step()));
+    assert!(bench.tokens(first) > 100 && bench.tokens(second) > 100);
+    assert!(bench.server.evictions() >= 1);
+}
+
+#[test]
+fn launching_waits_for_drafts_that_are_due_and_not_for_others() {
+    let mut bench = Bench::new(config(), 100 * MS, 10 * MS);
+    let ids = [bench.open(&[1, 2]), bench.open(&[3, 4])];
+    bench.step();
+    // Both send three good drafts 10 ms after each verdict.
+    for _ in 0..40 {
+        bench.now += 10 * MS;
+        ids.into_iter().for_each(|id| bench.draft(id, &[RIGHT, RIGHT, WRONG], 0));
+        let served = bench.step();
+        assert!(served.len() >= 2);
+    }
+    bench.now += 5 * MS;
+    bench.draft(ids[0], &[RIGHT, RIGHT, WRONG], 0);
+    assert!(matches!(bench.server.plan(bench.now), Plan::Wait(until) if until <= bench.now + 30 * MS));
+    // The other does not come: it is not waited for long.
+    bench.now += 200 * MS;
+    assert_eq!(bench.step().len(), 2, "the one that is late is given a plain row");
+}
+
+#[test]
+fn without_a_draft_a_session_is_assisted_as_far_as_its_goal_needs() {
+    let served = |assist, rate_goal| {
+        let mut bench = Bench::new(ServerConfig { assist, rate_goal, ..config() }, 10 * MS, MS);
+        let id = bench.open(&[1, 2]);
+        while bench.now < Duration::from_secs(10) {
+            if bench.step().is_empty() {
+                bench.now += MS;
+            }
+        }
+        assert!(bench.commits.iter().all(|(_, commit)| commit.unasked));
+        bench.tokens(id)
+    };
+    assert_eq!(served(Assist::Never, None), 0);
+    assert!(served(Assist::Auto, None) > 800, "as fast as possible");
+    assert!(served(Assist::Always, Some(5.0)) > 800);
+    let goal = served(Assist::Auto, Some(5.0));
+    assert!((49..=52).contains(&goal), "5 tokens a second for 10 s, not {goal}");
+}
+
+#[test]
+fn where_rows_are_dear_drafts_that_fail_are_no_longer_verified() {
+    // A step is nothing but rows: a wrong draft costs a token.
+    let mut bench = Bench::new(config(), Duration::ZERO, 10 * MS);
+    let ids: Vec<_> = (0..8).map(|i| bench.open(&[i % 7, 2])).collect();
+    let mut rows = 0;
+    for step in 0..400 {
+        ids.iter().for_each(|&id| bench.draft(id, &[RIGHT, WRONG, WRONG, WRONG], 0));
+        if let Some(step_) = bench.plan() {
+            rows = if step < 200 { 0 } else { rows + step_.rows.len() };
+            bench.complete(step_);
+        }
+    }
+    assert!(rows < 200 * 8 * 12 / 10, "{rows} rows in 200 steps of 8 sessions");
+}
+
+#[test]
+fn a_static_batch_waits_and_is_padded() {
+    let batching = Batching::Static { batch_size: 3, max_wait: 50 * MS };
+    let mut bench = Bench::new(ServerConfig { batching, assist: Assist::Never, ..config() }, 10 * MS, MS);
+    let ids: Vec<_> = (0..3).map(|i| bench.open(&[1 + i, 2])).collect();
+    while bench.plan().map(|step| bench.complete(step)).is_some() {}
+    bench.draft(ids[0], &[RIGHT; 4], 0);
+    bench.draft(ids[1], &[RIGHT], 0);
+    assert!(matches!(bench.server.plan(bench.now), Plan::Wait(until) if until == bench.now + 50 * MS));
+    bench.draft(ids[2], &[], 0);
+    let step = bench.plan().unwrap();
+    assert_eq!((step.rows.len(), step.sessions()), (15, 3), "three of five rows each");
+    assert_eq!(bench.complete(step).len(), 3);
+    // When the others have left, one waits in vain.
+    bench.draft(ids[0], &[RIGHT], 0);
+    let Plan::Wait(until) = bench.server.plan(bench.now) else { panic!("it waits") };
+    bench.now = until;
+    assert_eq!(bench.step().len(), 1);
+}
+
+#[test]
+fn a_device_that_has_what_it_wants_is_not_served_on() {
+    let mut bench = Bench::new(config(), 10 * MS, MS);
+    let id = bench.open_thin(&[1, 2]);
+    (0..5).for_each(|_| drop(bench.step()));
+    let before = bench.tokens(id);
+    assert_eq!(bench.server.request(bench.now, id, Request::Stop(1)), None);
+    assert!(matches!(bench.server.plan(bench.now), Plan::Idle));
+    assert!(before > 0 && bench.tokens(id) == before);
+}
+
+#[test]
+fn beyond_its_limits_a_server_is_busy_and_says_for_how_long() {
+    let mut bench = Bench::new(ServerConfig { sessions: 3, queue: 2, ..config() }, 10 * MS, 10 * MS);
+    bench.open(&[1; 1_000]);
+    bench.open(&[2; 1_000]);
+    let Err((busy, after)) = bench.server.open(bench.now) else { panic!("two prompts wait already") };
+    assert_eq!(busy, Busy::Queue(2));
+    assert!(after > Duration::from_secs(15) && after < Duration::from_secs(25), "2000 rows of 10 ms: {after:?}");
+    while bench.plan().map(|step| bench.complete(step)).is_some() {
+        if bench.commits.len() > 1 {
+            break;
+        }
+    }
+    bench.open(&[3, 4]);
+    assert_eq!(bench.server.open(bench.now).unwrap_err().0, Busy::Sessions(3));
+}
+
+#[test]
+fn what_a_closed_session_left_is_given_up_before_anybody_is_evicted() {
+    let mut bench = Bench::new(ServerConfig { cells: 300, ..config() }, MS, MS);
+    let first = bench.open_thin(&[1; 120]);
+    bench.step();
+    bench.server.close(bench.now, first);
+    let second = bench.open_thin(&[2; 120]);
+    bench.step();
+    let step = bench.plan().unwrap();
+    assert!(!step.cache_ops.iter().any(|op| matches!(op, CacheOp::CopyPrefix { .. })), "they have nothing in common");
+    bench.complete(step);
+    bench.open_thin(&[3; 120]);
+    (0..10).for_each(|_| drop(bench.step()));
+    assert_eq!(bench.server.evictions(), 0);
+    assert!(bench.tokens(second) > 5);
+}

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Measures a llama-server beside SLED: same model file, same prompts, same lengths, temperature 0, in one run.
+#
+#   scripts/peer.sh PATH/TO/llama-server [MODEL] [more flags of `sled bench serve`]
+set -eu
+if [ $# -lt 1 ]; then
+    echo "usage: scripts/peer.sh PATH/TO/llama-server [MODEL] [more flags of sled bench serve]" >&2
+    exit 2
+fi
+server=$1
+shift
+model=qwen2.5-coder-1.5b
+if [ $# -gt 0 ]; then
+    model=$1
+    shift
+fi
+exec "${SLED:-sled}" bench serve --modes llama-server,central,sled --llama-server "$server" -m "$model" \
+    --out results/peer.json "$@"
