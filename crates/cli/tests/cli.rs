@@ -32,6 +32,11 @@ fn refuses(args: &[&str], code: i32, words: &[&str]) {
 }
 
 #[test]
+fn a_server_that_is_not_there_has_no_sessions_to_list() {
+    refuses(&["ps", "--server", "http://127.0.0.1:1"], 1, &["cannot reach the server", "sled serve"]);
+}
+
+#[test]
 fn usage_errors_exit_with_2() {
     refuses(&["run", "--policy", "fixed:0", "hi"], 2, &["draft length of 0", "1 to 64"]);
     refuses(&["run", "--policy", "fixed:65", "hi"], 2, &["draft length of 65"]);
@@ -54,6 +59,16 @@ fn usage_errors_exit_with_2() {
     refuses(&["run", "--policy", "goodput:4", "hi"], 2, &["goodput"]);
     refuses(&["serve", "-m", "x.gguf", "-np", "0"], 2, &["--parallel"]);
     refuses(&["serve", "-m", "x.gguf", "-np", "257"], 2, &["256"]);
+    refuses(&["serve", "-m", "x.gguf", "--batching", "static:0:5"], 2, &["static:SIZE:MS"]);
+    refuses(&["serve", "-m", "x.gguf", "--assist", "maybe"], 2, &["auto, never or always"]);
+    refuses(&["serve", "-m", "x.gguf", "--rate-goal", "0"], 2, &["above 0"]);
+    refuses(&["serve", "-m", "x.gguf", "--cache-type", "q4_0"], 2, &["f16 or q8_0"]);
+    refuses(&["serve", "-m", "x.gguf", "--max-draft", "65"], 2, &["64"]);
+    refuses(&["serve", "-m", "x.gguf", "--max-sessions", "0"], 2, &["--max-sessions"]);
+    refuses(&["bench", "serve", "--modes", "vllm"], 2, &["sled, central, llama-server"]);
+    refuses(&["bench", "serve", "--leave", "1.5"], 2, &["from 0 to 1"]);
+    refuses(&["bench", "serve", "--draft-rate", "-1"], 2, &["--draft-rate"]);
+    refuses(&["bench", "capacity", "--rate", "0"], 2, &["above 0"]);
     refuses(&["serve"], 2, &["--model"]);
     refuses(&["frobnicate"], 2, &["frobnicate"]);
 }

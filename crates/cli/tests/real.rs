@@ -172,6 +172,32 @@ async fn real_sixteen_sessions_at_once_and_one_that_is_killed() {
 }
 
 #[tokio::test]
+async fn real_sessions_are_listed_and_more_than_sequences_take_turns() {
+    let path = smollm2_f32();
+    // Two of the five are in the cache at once.
+    let server = Server::start(&path, &["-c", "512", "-np", "2", "--cache-type", "q8_0"]);
+    let vocab = LlamaModel::load(&path, &LoadOptions::default()).unwrap().vocab();
+    let mut sessions = Vec::new();
+    for prompt in PROMPTS.iter().take(5) {
+        let mut session = session(&server.url, &vocab, Some(Box::new(NgramDrafter::default()))).await;
+        assert_eq!(generate(&mut session, chat(&vocab, prompt), 12, 0.0).await.len(), 12);
+        sessions.push(session);
+    }
+    let listed =
+        Command::new(env!("CARGO_BIN_EXE_sled")).args(["ps", "--json", "--server", &server.url]).output().unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let cached = |session: &serde_json::Value| session["cached"].as_u64().unwrap();
+    let listed_sessions = listed["sessions"].as_array().unwrap();
+    assert_eq!(listed_sessions.len(), 5);
+    assert_eq!(listed_sessions.iter().filter(|session| cached(session) > 0).count(), 2);
+    assert!(listed_sessions.iter().all(|session| session["activity"] == "idle" && session["committed"] == 12));
+    assert!(listed["cells_used"].as_u64().unwrap() <= 512);
+    let table = Command::new(env!("CARGO_BIN_EXE_sled")).args(["ps", "--server", &server.url]).output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("DEVICE") && table.lines().count() == 7, "{table}");
+}
+
+#[tokio::test]
 async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() {
     let path = file("SLED_TEST_SMOLLM2");
     let server = Server::start(&path, &["-c", "64", "-np", "2"]);

@@ -79,6 +79,21 @@ fn batched_and_alone(model: &LlamaModel) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
 }
 
 #[test]
+fn a_cache_of_8_bits_is_close_to_one_of_16_and_rolls_back_exactly() {
+    let model = load(&model_path());
+    let tokens = model.vocab().tokenize(TEXT, true, false).unwrap();
+    let all = rows(0, 0, &tokens);
+    let exact = evaluate(&mut engine(&model), &all);
+    let mut small = LlamaEngine::new(&model, &EngineOptions { cache: CacheType::Q8_0, ..options() }).unwrap();
+    let coarse = evaluate(&mut small, &all);
+    let agree = argmaxes(&exact).iter().zip(argmaxes(&coarse)).filter(|(a, b)| **a == *b).count();
+    assert!(10 * agree >= 9 * tokens.len(), "{agree} of {}", tokens.len());
+    let half = tokens.len() / 2;
+    small.apply(CacheOp::Truncate { sequence: 0, len: half }).unwrap();
+    assert!(gap(&evaluate(&mut small, &all[half..]), &coarse[half..]) < 0.5);
+}
+
+#[test]
 fn text_survives_tokenisation() {
     let vocab = load(&model_path()).vocab();
     for text in ["", "Hello, world!", "  two  spaces\n\ttab\r\n", "d\u{e9}j\u{e0} vu \u{4f60}\u{597d} \u{1f980}", TEXT]

@@ -177,12 +177,13 @@ impl Server {
 
     /// Gives `id` a sequence before anybody has rows, at the expense of whoever is to give way.
     pub(super) fn seat(&mut self, id: SessionId) {
-        let sits = |session: &Session| session.cached.sequence.is_some();
-        // Without the prefix that it may share: that is found when it has its rows.
-        if self.memory.free.is_empty()
-            && !self.memory.slots.iter().any(|slot| matches!(slot.holder, Holder::Closed(..)))
-            && !self.sessions.get(&id).is_none_or(sits)
-        {
+        let stands = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_none());
+        let is_full = || {
+            self.memory.free.is_empty()
+                && !self.memory.slots.iter().any(|slot| matches!(slot.holder, Holder::Closed(..)))
+        };
+        // Where there is room, the session finds it, and a prefix to share, when it has its rows.
+        if stands && is_full() {
             self.make_room(id, 1, 0, |_| false);
         }
     }

@@ -101,7 +101,7 @@ impl Server {
         }
         if queue.reading.is_empty()
             && self.config.assist != Assist::Always
-            && let Some(wait) = self.worth_waiting(now, &queue, &assisted)
+            && let Some(wait) = self.worth_waiting(now, &queue)
         {
             return Launch::At(now + wait);
         }
@@ -130,17 +130,16 @@ impl Server {
     }
 
     /// How long to wait for drafts that are due, if that raises the expected rate; never longer than until the next of them.
-    fn worth_waiting(&self, now: Duration, queue: &Queue, assisted: &[(Duration, SessionId)]) -> Option<Duration> {
+    fn worth_waiting(&self, now: Duration, queue: &Queue) -> Option<Duration> {
         let rate = self.rate.get();
         let price = self.row_price();
-        let is_assisted = |id: SessionId| assisted.iter().any(|&(_, other)| other == id);
         let mut due: Vec<(f64, f64)> = Vec::new();
-        for &(_, id) in &queue.drafting {
+        for &(deadline, id) in &queue.drafting {
             let Some(session) = self.sessions.get(&id) else { continue };
             let Some(wait) = session.forecast.due(now) else { continue };
             let len = session.forecast.length();
             let worth = session.forecast.tokens(len) - price * (len + 1.0);
-            let gain = if is_assisted(id) { EARLIER * (worth - (1.0 - price)) } else { worth };
+            let gain = if self.assists(now, deadline) { EARLIER * (worth - (1.0 - price)) } else { worth };
             if gain > 0.0 {
                 due.push((wait, gain));
             }

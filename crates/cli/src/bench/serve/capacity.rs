@@ -41,7 +41,7 @@ pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
     for &mode in &args.load.modes {
         for &rate in &args.rate {
             let capacity = bisect(&load, &args, mode, rate).await?;
-            bar.println(format!("{:12} {rate:>5.1} tokens/s: {} devices", capacity.mode, capacity.devices));
+            bar.suspend(|| eprintln!("{:12} {rate:>5.1} tokens/s: {} devices", capacity.mode, capacity.devices));
             capacities.push(capacity);
             bar.inc(1);
         }

@@ -70,6 +70,7 @@ pub struct Figures {
     /// Time of the engine thread beside forward passes, over time in them.
     pub server_overhead: f64,
     pub steps_per_s: f64,
+    pub mean_step_ms: f64,
     pub mean_batch: f64,
     /// How many passes had rows of one session, of two, and so on.
     pub batch_sizes: Vec<u64>,
@@ -143,6 +144,7 @@ impl Figures {
             server_cpu_s_per_token: server.cpu_seconds / tokens.max(1) as f64,
             server_overhead: server.overhead.as_secs_f64() / server.forward.as_secs_f64().max(f64::MIN_POSITIVE),
             steps_per_s: server.steps as f64 / window,
+            mean_step_ms: ms(server.forward) / server.steps.max(1) as f64,
             mean_batch: members as f64 / batches.max(1) as f64,
             batch_sizes: server.batch_sizes,
         }

@@ -50,7 +50,7 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
     for &mode in &args.load.modes {
         for &devices in &args.devices {
             let (figures, _) = load.measure(mode, usize::try_from(devices)?, args.leave).await?;
-            bar.println(line(&figures));
+            bar.suspend(|| eprintln!("{}", line(&figures)));
             points.push(figures);
             bar.inc(1);
         }
