@@ -67,7 +67,7 @@ fn usage_errors_exit_with_2() {
     refuses(&["serve", "-m", "x.gguf", "--max-sessions", "0"], 2, &["--max-sessions"]);
     refuses(&["bench", "serve", "--modes", "vllm"], 2, &["sled, central, llama-server"]);
     refuses(&["bench", "serve", "--leave", "1.5"], 2, &["from 0 to 1"]);
-    refuses(&["bench", "serve", "--draft-rate", "-1"], 2, &["--draft-rate"]);
+    refuses(&["bench", "serve", "--draft-rate", "0"], 2, &["--draft-rate", "above 0"]);
     refuses(&["bench", "capacity", "--rate", "0"], 2, &["above 0"]);
     refuses(&["serve"], 2, &["--model"]);
     refuses(&["frobnicate"], 2, &["frobnicate"]);

@@ -188,11 +188,11 @@ mod tests {
         let answers = vec![Answer { arrived: ms(800), first: Some(ms(1000)), last: Some(ms(1900)), tokens: 20 }];
         let log = Log { tokens, answers, generated: 20, rounds: 10, rows: 30, drafted: 20, accepted: 10, differing: 1 };
         let server = ServerSide { cpu_seconds: 2.0, batch_sizes: vec![5, 5], ..ServerSide::default() };
-        let figures = Figures::new("sled", &[log.clone()], server, ms(1000), ms(2000));
+        let figures = Figures::new("sled", std::slice::from_ref(&log), server, ms(1000), ms(2000));
         assert_eq!((figures.output_throughput, figures.median_ttft_ms, figures.median_chunk_ms), (20.0, 200.0, 100.0));
         assert_eq!((figures.rows_per_token, figures.server_cpu_s_per_token, figures.mean_batch), (1.5, 0.1, 1.5));
         assert!((figures.mean_tpot_ms - 900.0 / 19.0).abs() < 1e-9);
-        assert_eq!(Figures::share_at(&[log.clone(), Log::default()], 20.0, ms(1000), ms(2000)), 0.5);
+        assert_eq!(Figures::share_at(&[log, Log::default()], 20.0, ms(1000), ms(2000)), 0.5);
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.0);
     }
 }
