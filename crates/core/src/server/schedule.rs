@@ -11,7 +11,8 @@ use super::scheduling::{Assist, Batching};
 use super::session::{Session, Wants};
 use super::{Server, SessionId};
 
-/// A prompt delays nobody's tokens by more than about this in each pass.
+/// A prompt delays nobody's tokens by more than about this in each pass, in seconds, or than the pass takes without it: where
+/// many sessions share a pass, as many prompts come.
 const PREFILL_DELAY: f64 = 0.25;
 
 /// The least prompt rows in a pass, so that prompts are read on however slow the engine is.
@@ -106,8 +107,9 @@ impl Server {
             return Launch::At(now + wait);
         }
         let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
+        let delay = PREFILL_DELAY.max(self.cost.pass((queue.asking.len() + assisted.len()) as f64));
         let prefill = match self.cost.row() {
-            row if somebody_decodes && row > 0.0 => ((PREFILL_DELAY / row) as usize).max(MIN_PREFILL),
+            row if somebody_decodes && row > 0.0 => ((delay / row) as usize).max(MIN_PREFILL),
             _ => self.config.rows,
         };
         let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).collect();

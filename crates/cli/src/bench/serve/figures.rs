@@ -166,14 +166,15 @@ fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
+/// No number, which becomes `null`, if there are no values.
 fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The value below which the share `q` of the sorted `values` is (nearest rank).
+/// The value below which the share `q` of the sorted `values` is (nearest rank); no number if there are none.
 fn quantile(values: &[f64], q: f64) -> f64 {
     let at = (q * values.len() as f64).ceil() as usize;
-    values.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
+    values.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
