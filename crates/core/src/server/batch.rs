@@ -39,8 +39,8 @@ pub struct Step {
     planned: Duration,
     /// How many sessions have rows in it.
     sharing: u32,
-    /// Tokens committed so far by completing it.
-    committed: usize,
+    /// Tokens committed so far by completing it, and prompt tokens read: what is worth something of it.
+    worth: usize,
     /// Whether its duration is known to the cost model.
     observed: bool,
 }
@@ -115,7 +115,7 @@ impl Server {
             parts: Vec::new(),
             planned: now,
             sharing: 0,
-            committed: 0,
+            worth: 0,
             observed: false,
         };
         // Where others share the pass, rows are dear: then a block waits for the verdict on the one before.
@@ -293,7 +293,10 @@ impl Server {
             };
             if session.epoch == part.epoch {
                 match &mut part.verify {
-                    None => session.cached.valid += rows,
+                    None => {
+                        session.cached.valid += rows;
+                        step.worth += rows;
+                    }
                     Some(verify) => {
                         let first = verify.first;
                         let before = session.sequence.len();
@@ -305,7 +308,7 @@ impl Server {
                         session.tally.drafted += verify.drafts.len() as u64;
                         session.tally.accepted += accepted as u64;
                         session.forecast.on_verdict(verify.drafts.len(), accepted);
-                        step.committed += committed;
+                        step.worth += committed + first - part.rows.start;
                         let commit = Commit {
                             turn: session.turn,
                             from: verify.from,
@@ -338,7 +341,7 @@ impl Server {
             step.parts.pop();
         }
         self.running = false;
-        self.rate.observe(step.planned, now, step.committed, std::mem::take(&mut self.idle));
+        self.rate.observe(step.planned, now, step.worth, std::mem::take(&mut self.idle));
         Ok(replies)
     }
 

@@ -1,4 +1,4 @@
-//! How many tokens a second the server commits.
+//! How many tokens a second the server commits, prompt tokens that it reads counted like those: a draft takes the row from either.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// A pass that was planned at `planned` and is complete `now` committed so many tokens.
+    /// A pass that was planned at `planned` and is complete `now` brought so many tokens.
     pub(super) fn observe(&mut self, planned: Duration, now: Duration, tokens: usize, was_idle: bool) {
         let since = if was_idle { planned } else { self.last.min(planned) };
         self.tokens = KEPT * self.tokens + tokens as f64;
