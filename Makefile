@@ -45,8 +45,8 @@ setup:
 	command -v cmake >/dev/null || missing="$$missing cmake"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	command -v python3 >/dev/null || missing="$$missing python3-pip"; \
-	[ -n "$$(ls /usr/lib/llvm*/lib/libclang*.so* /usr/lib*/libclang*.so* /usr/lib/*/libclang*.so* \
-	  "$$LIBCLANG_PATH"/libclang* /Library/Developer/CommandLineTools/usr/lib/libclang.dylib 2>/dev/null)" ] \
+	[ -n "$$(ls -d /usr/lib/llvm*/lib/libclang[.-][s0-9]* /usr/lib*/libclang[.-][s0-9]* /usr/lib/*/libclang[.-][s0-9]* \
+	  "$$LIBCLANG_PATH"/libclang[.-]* /Library/Developer/CommandLineTools/usr/lib/libclang.dylib 2>/dev/null)" ] \
 	  || missing="$$missing libclang-dev"; \
 	command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs"; exit 1; }; \
 	[ -z "$$missing" ] && exit 0; \
