@@ -11,6 +11,7 @@
 //! | [`recording`], [`replay`] | real drafts, recorded once and replayed |
 //! | [`experiment`] | devices that replay a recording, in a closed loop |
 //! | [`oracle`] | how fast a device could be that knew which drafts are right |
+//! | [`profile`] | what machines and models take, cost and draw, and where each number is from |
 //! | [`rng`] | all the randomness |
 
 pub mod cost;
@@ -18,6 +19,7 @@ mod error;
 pub mod experiment;
 pub mod network;
 pub mod oracle;
+pub mod profile;
 pub mod recording;
 pub mod replay;
 pub mod rng;
