@@ -11,16 +11,22 @@
 //! | [`recording`], [`replay`] | real drafts, recorded once and replayed |
 //! | [`experiment`] | devices that replay a recording, in a closed loop |
 //! | [`oracle`] | how fast a device could be that knew which drafts are right |
+//! | [`profile`] | what machines and models take, cost and draw, and where each number is from |
+//! | [`economics`] | what tokens cost |
+//! | [`theory`] | closed forms: rounds, capacity, queues |
 //! | [`rng`] | all the randomness |
 
 pub mod cost;
+pub mod economics;
 mod error;
 pub mod experiment;
 pub mod network;
 pub mod oracle;
+pub mod profile;
 pub mod recording;
 pub mod replay;
 pub mod rng;
+pub mod theory;
 pub mod world;
 
 pub use error::Error;
