@@ -32,25 +32,27 @@ impl StepCost {
 pub enum Curve {
     /// A straight line.
     Line(StepCost),
-    /// Measured points `(rows, time)`, by rising rows, at least one: straight lines between them, and the last one beyond them.
-    /// Fewer rows than the first point take as long as that.
-    Points(Vec<(usize, Duration)>),
+    /// Straight lines between measured points `[rows, milliseconds]`, at least two, with rising rows; the first and the last line
+    /// go on beyond them.
+    Points(Vec<[f64; 2]>),
 }
 
 impl Curve {
     /// How long a pass of `rows` rows takes.
     #[must_use]
     pub fn of(&self, rows: usize) -> Duration {
-        let points = match self {
-            Self::Line(line) => return line.of(rows),
-            Self::Points(points) => points,
-        };
-        let above = points.partition_point(|&(at, _)| at < rows).clamp(1, points.len().saturating_sub(1).max(1));
-        let (Some(&(x0, y0)), end) = (points.get(above - 1), points.get(above)) else { return Duration::ZERO };
-        let Some(&(x1, y1)) = end.filter(|_| rows > x0) else { return y0 };
-        let slope = (y1.as_secs_f64() - y0.as_secs_f64()) / (x1 - x0) as f64;
-        Duration::from_secs_f64((y0.as_secs_f64() + slope * (rows - x0) as f64).max(0.0))
+        match self {
+            Self::Line(line) => line.of(rows),
+            Self::Points(points) => millis(between(points, rows as f64)),
+        }
     }
+}
+
+/// The value at `x` of the lines through `points`, at least two with rising `x`.
+pub(crate) fn between(points: &[[f64; 2]], x: f64) -> f64 {
+    let beyond = points.partition_point(|[at, _]| *at < x).clamp(1, points.len().max(2) - 1);
+    let (Some([x0, y0]), Some([x1, y1])) = (points.get(beyond - 1), points.get(beyond)) else { return 0.0 };
+    y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 }
 
 /// What a server spends on a pass.
@@ -109,10 +111,9 @@ mod tests {
 
     #[test]
     fn points_are_joined_by_lines() {
-        let curve = Curve::Points(vec![(2, 100 * MS), (4, 140 * MS), (8, 180 * MS)]);
+        let curve = Curve::Points(vec![[2.0, 100.0], [4.0, 140.0], [8.0, 180.0]]);
         let times = [1, 2, 3, 4, 6, 8, 16].map(|rows| curve.of(rows));
-        assert_eq!(times, [100, 100, 120, 140, 160, 180, 260].map(|ms| ms * MS));
-        assert_eq!(Curve::Points(vec![(3, 7 * MS)]).of(9), 7 * MS);
+        assert_eq!(times, [80, 100, 120, 140, 160, 180, 260].map(|ms| ms * MS));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What was measured, in the words of `vllm bench serve` where it has them: of a real server and of a simulated one alike.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -142,11 +143,12 @@ const CHUNK: Duration = Duration::from_millis(1);
 impl Figures {
     /// The figures of what happened from `begin` to `end`; `logs` are of the devices that stay.
     #[must_use]
-    pub fn new(mode: &str, logs: &[Log], server: ServerSide, begin: Duration, end: Duration) -> Self {
+    pub fn new<L: Borrow<Log>>(mode: &str, logs: &[L], server: ServerSide, begin: Duration, end: Duration) -> Self {
+        let logs: Vec<&Log> = logs.iter().map(Borrow::borrow).collect();
         let window = end.saturating_sub(begin).as_secs_f64();
         let within = |time: &&Duration| (begin..end).contains(*time);
         let count = |log: &Log| log.tokens.iter().filter(within).count();
-        let tokens: usize = logs.iter().map(count).sum();
+        let tokens: usize = logs.iter().map(|log| count(log)).sum();
         let middle = begin + end.saturating_sub(begin) / 2;
         let first_half: usize =
             logs.iter().map(|log| log.tokens.iter().filter(|t| (begin..middle).contains(*t)).count()).sum();
@@ -158,10 +160,12 @@ impl Figures {
             .collect();
         let ms = |time: Duration| 1e3 * time.as_secs_f64();
         let ttft = sorted(answers.iter().filter_map(|a| Some(ms(a.first?.saturating_sub(a.arrived)))).collect());
-        let tpot = |a: &&Answer| Some(ms(a.last?.saturating_sub(a.first?)) / (a.tokens.checked_sub(1).filter(|&n| n >= 8)? as f64));
+        let tpot = |a: &&Answer| {
+            Some(ms(a.last?.saturating_sub(a.first?)) / (a.tokens.checked_sub(1).filter(|&n| n >= 8)? as f64))
+        };
         let tpot = sorted(answers.iter().filter_map(tpot).collect());
         let mut chunks = Vec::new();
-        for log in logs {
+        for log in &logs {
             // A pause between answers is no gap between chunks: only gaps within an answer count.
             let mut last: Option<Duration> = None;
             for &time in log.tokens.iter().filter(within) {
@@ -175,7 +179,7 @@ impl Figures {
             }
         }
         let chunks = sorted(chunks);
-        let sum = |of: fn(&Log) -> u64| logs.iter().map(of).sum::<u64>() as f64;
+        let sum = |of: fn(&Log) -> u64| logs.iter().map(|log| of(log)).sum::<u64>() as f64;
         let generated = sum(|log| log.generated).max(1.0);
         let all_time = end.as_secs_f64();
         let batches: u64 = server.batch_sizes.iter().sum();
@@ -213,10 +217,10 @@ impl Figures {
 
     /// The share of devices that get at least `rate` tokens a second.
     #[must_use]
-    pub fn share_at(logs: &[Log], rate: f64, begin: Duration, end: Duration) -> f64 {
+    pub fn share_at<L: Borrow<Log>>(logs: &[L], rate: f64, begin: Duration, end: Duration) -> f64 {
         let window = end.saturating_sub(begin).as_secs_f64();
-        let reaches = |log: &&Log| {
-            let tokens = log.tokens.iter().filter(|time| (begin..end).contains(*time)).count();
+        let reaches = |log: &&L| {
+            let tokens = (*log).borrow().tokens.iter().filter(|time| (begin..end).contains(*time)).count();
             tokens as f64 / window >= rate
         };
         logs.iter().filter(reaches).count() as f64 / logs.len().max(1) as f64

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use queue::Queue;
 pub use setup::{DeviceSetup, Drafting, Fault, Outcome, ServerSetup, Turn, Turns};
-pub use totals::ServerTotals;
 use sled_core::Token;
-use sled_core::device::{Action, Device, Emitted, Notice, Prompt, Ticket};
+use sled_core::device::{Action, Device, Emitted, FinishReason, Notice, Prompt, Ticket};
 use sled_core::message::{Reply, Request};
 use sled_core::sampler::{Draft, Sampler};
 use sled_core::server::{Server, SessionId, Step};
 use sled_model::Model;
+pub use totals::ServerTotals;
 
 use crate::Error;
 use crate::network::Direction;
@@ -377,8 +377,7 @@ impl World {
             host.text.clear();
         }
         host.text.extend(&turn.text);
-        let prompt =
-            Prompt { tokens: host.text.clone(), max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
+        let prompt = Prompt { tokens: host.text.clone(), max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
         host.sampler = sampler;
         host.began = Some(now);
         host.emitted.clear();

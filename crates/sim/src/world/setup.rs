@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sled_core::Token;
 use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats};
-use sled_core::server::ServerConfig;
+use sled_core::server::{Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
 
@@ -19,6 +19,20 @@ pub struct ServerSetup {
     pub model: Box<dyn Fn() -> Box<dyn Model>>,
     /// What a step takes.
     pub cost: PassCost,
+}
+
+/// Before it serves, the engine is measured with passes of so many rows, as the real server does.
+const CALIBRATION: [usize; 5] = [1, 2, 4, 8, 16];
+
+impl ServerSetup {
+    /// A server that has just started.
+    pub(super) fn start(&self) -> Server {
+        let mut core = Server::new(self.config.clone());
+        for rows in CALIBRATION.into_iter().filter(|&rows| rows <= self.config.rows) {
+            core.calibrate(rows, self.cost.target.of(rows));
+        }
+        core
+    }
 }
 
 /// What a simulated device is, and what it does.

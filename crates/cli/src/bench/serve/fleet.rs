@@ -15,7 +15,6 @@ use sled_sim::figures::{Answer, Log};
 use sled_sim::load::{Arrivals, Schedule};
 use sled_sim::recording::Output;
 
-
 /// A prompt, and what was recorded of its answer.
 pub struct Task {
     pub prompt: Vec<Token>,
@@ -127,9 +126,7 @@ impl Drafter for RecordedDrafter {
     fn draft(&mut self, context: Context<'_>, _sampler: &Sampler) -> Result<Option<Draft>, Error> {
         let end = Instant::now() + self.time;
         let track = self.track.lock().unwrap_or_else(PoisonError::into_inner);
-        let draft = track.as_ref().and_then(|(prompt_len, output)| {
-            output.draft(context.tokens.get(*prompt_len..)?)
-        });
+        let draft = track.as_ref().and_then(|(prompt_len, output)| output.draft(context.tokens.get(*prompt_len..)?));
         drop(track);
         std::thread::sleep(end.saturating_duration_since(Instant::now()));
         Ok(draft)
