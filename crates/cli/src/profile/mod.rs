@@ -124,8 +124,15 @@ fn empty(cpu: &str) -> Profile {
 }
 
 fn command(args: &ProfileArgs) -> String {
-    let draft = args.draft.as_ref().map(|draft| format!(" --draft {draft}")).unwrap_or_default();
-    format!("sled profile -m {}{draft} -c {} --repeat {}", args.model, args.ctx_size, args.repeat)
+    // Where a file is on this machine tells nobody else anything.
+    let short = |model: &str| match Path::new(model).file_name() {
+        Some(file) if model.ends_with(".gguf") => file.to_string_lossy().into_owned(),
+        _ => model.to_owned(),
+    };
+    let draft = args.draft.as_deref().map(|draft| format!(" --draft {}", short(draft))).unwrap_or_default();
+    let rows: Vec<String> = args.rows.iter().map(u32::to_string).collect();
+    let (model, rows) = (short(&args.model), rows.join(","));
+    format!("sled profile -m {model}{draft} --rows {rows} -c {} --repeat {}", args.ctx_size, args.repeat)
 }
 
 /// What Linux calls the processor, else its architecture.
