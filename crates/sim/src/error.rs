@@ -37,4 +37,15 @@ pub enum Error {
         /// What there is.
         known: String,
     },
+    /// A scenario says what cannot be.
+    #[error("{0}")]
+    Scenario(String),
+    /// A file is no scenario.
+    #[error("cannot use {} as a scenario: {reason}", .path.display())]
+    ScenarioFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::number::{Entry, Mark, Number, Written, check, check_source};
+use crate::cost::{Curve, PassCost, StepCost, between};
 
 /// A model that a machine serves.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -55,6 +56,16 @@ impl Target {
         Duration::from_secs_f64((self.time.millis(rows as f64) + context).max(0.0) / 1e3)
     }
 
+    /// What a server spends on a pass.
+    #[must_use]
+    pub fn cost(&self) -> PassCost {
+        let target = match &self.time {
+            PassTime::Line { fixed_ms, row_ms } => Curve::Line(StepCost::from_millis(fixed_ms.value, row_ms.value)),
+            PassTime::Points(points) => Curve::Points(points.value.clone()),
+        };
+        PassCost { target, context: self.context_ms.as_ref().map_or(0.0, |number| number.value) / 1e6, drafter: None }
+    }
+
     pub(super) fn entries(&self, at: &str) -> Vec<Entry<'_>> {
         let entry = |key: &str, number| Entry::new(format!("{at}.{key}"), number);
         let time = match &self.time {
@@ -75,11 +86,7 @@ impl PassTime {
     pub fn millis(&self, rows: f64) -> f64 {
         match self {
             Self::Line { fixed_ms, row_ms } => fixed_ms.value + row_ms.value * rows,
-            Self::Points(points) => {
-                let beyond = points.value.partition_point(|[x, _]| *x < rows).clamp(1, points.value.len() - 1);
-                let ([x0, y0], [x1, y1]) = (points.value[beyond - 1], points.value[beyond]);
-                y0 + (y1 - y0) * (rows - x0) / (x1 - x0)
-            }
+            Self::Points(points) => between(&points.value, rows),
         }
     }
 }
