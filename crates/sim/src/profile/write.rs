@@ -5,11 +5,13 @@ use toml::Value;
 use super::target::pairs;
 use super::{Mark, Number, PassTime, Points, Profile};
 
+const HEAD: &str = "# `mark`: measured, published (by others) or assumed (by the arithmetic in `source`).\n\n";
+
 impl Profile {
     /// The profile as it is kept in a file.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let mut text = line("title", &string(&self.title));
+        let mut text = HEAD.to_owned() + &line("title", &string(&self.title));
         for (key, number) in self.of_machine() {
             text += &optional(key, number);
         }
