@@ -9,6 +9,7 @@ mod chat;
 mod demo;
 mod device;
 mod models;
+mod profile;
 mod ps;
 mod run;
 mod serve;
@@ -75,6 +76,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
             Ok(())
         }
+        Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),
         Command::Run(args) => block_on(run::run(args)),

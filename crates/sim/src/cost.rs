@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sled_core::step::Row;
+
 /// The time of a forward pass of the target: `fixed + row * rows`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepCost {
@@ -15,13 +17,122 @@ impl StepCost {
     /// A cost in milliseconds.
     #[must_use]
     pub fn from_millis(fixed: f64, row: f64) -> Self {
-        let time = |ms: f64| Duration::from_secs_f64(ms.max(0.0) / 1e3);
-        Self { fixed: time(fixed), row: time(row) }
+        Self { fixed: millis(fixed), row: millis(row) }
     }
 
     /// How long a pass of `rows` rows takes.
     #[must_use]
     pub fn of(&self, rows: usize) -> Duration {
         self.fixed + self.row * u32::try_from(rows).unwrap_or(u32::MAX)
+    }
+}
+
+/// The time of a forward pass by its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Curve {
+    /// A straight line.
+    Line(StepCost),
+    /// Straight lines between measured points `[rows, milliseconds]`, at least two, with rising rows; the first and the last line
+    /// go on beyond them.
+    Points(Vec<[f64; 2]>),
+}
+
+impl Curve {
+    /// How long a pass of `rows` rows takes.
+    #[must_use]
+    pub fn of(&self, rows: usize) -> Duration {
+        match self {
+            Self::Line(line) => line.of(rows),
+            Self::Points(points) => millis(between(points, rows as f64)),
+        }
+    }
+}
+
+/// The value at `x` of the lines through `points`, at least two with rising `x`.
+pub(crate) fn between(points: &[[f64; 2]], x: f64) -> f64 {
+    let beyond = points.partition_point(|[at, _]| *at < x).clamp(1, points.len().max(2) - 1);
+    let (Some([x0, y0]), Some([x1, y1])) = (points.get(beyond - 1), points.get(beyond)) else { return 0.0 };
+    y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+}
+
+/// What a server spends on a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PassCost {
+    /// The target's pass.
+    pub target: Curve,
+    /// What attention to one cached token adds, once for each sequence that has it, in seconds.
+    pub context: f64,
+    /// A pass of a draft model on the server's own hardware, if drafts are made there.
+    pub drafter: Option<StepCost>,
+}
+
+impl From<StepCost> for PassCost {
+    fn from(line: StepCost) -> Self {
+        Self { target: Curve::Line(line), context: 0.0, drafter: None }
+    }
+}
+
+impl PassCost {
+    /// How long a pass with these rows takes. Where the server drafts, that is before it: the first drafts of all sequences in
+    /// one pass of the draft model, then all second ones, and so on; it also reads what the target reads of prompts.
+    #[must_use]
+    pub fn of(&self, rows: &[Row]) -> Duration {
+        let mut time = self.target.of(rows.len());
+        if self.context == 0.0 && self.drafter.is_none() {
+            return time;
+        }
+        let (mut cached, mut drafts, mut longest, mut unread) = (0, 0, 0, 0);
+        for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
+            cached += rows.last().map_or(0, |row| row.position + 1);
+            let chosen = rows.iter().filter(|row| row.wants_logits).count();
+            unread += rows.len() - chosen;
+            drafts += chosen.saturating_sub(1);
+            longest = longest.max(chosen.saturating_sub(1));
+        }
+        time += Duration::from_secs_f64(self.context * cached as f64);
+        if let Some(drafter) = self.drafter {
+            let passes = u32::try_from(longest).unwrap_or(u32::MAX);
+            time += drafter.fixed * passes + drafter.row * u32::try_from(drafts + unread).unwrap_or(u32::MAX);
+        }
+        time
+    }
+}
+
+/// A time in milliseconds; none if it is negative or too long to be one.
+pub(crate) fn millis(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn points_are_joined_by_lines() {
+        let curve = Curve::Points(vec![[2.0, 100.0], [4.0, 140.0], [8.0, 180.0]]);
+        let times = [1, 2, 3, 4, 6, 8, 16].map(|rows| curve.of(rows));
+        assert_eq!(times, [80, 100, 120, 140, 160, 180, 260].map(|ms| ms * MS));
+    }
+
+    #[test]
+    fn a_drafter_on_the_server_takes_a_pass_for_each_of_the_longest_block() {
+        let row = |sequence, position, wants_logits| Row { sequence, position, token: 0, wants_logits };
+        // Two drafts of one session, none of another, and three rows of a prompt.
+        let rows = [
+            row(0, 7, true),
+            row(0, 8, true),
+            row(0, 9, true),
+            row(1, 4, true),
+            row(2, 0, false),
+            row(2, 1, false),
+            row(2, 2, false),
+        ];
+        let line = StepCost::from_millis(20.0, 1.0);
+        let alone = PassCost::from(line);
+        let with = PassCost { context: 1e-3, drafter: Some(StepCost::from_millis(5.0, 0.5)), ..alone.clone() };
+        assert_eq!(alone.of(&rows), 27 * MS);
+        assert_eq!(with.of(&rows), 27 * MS + (10 + 5 + 3) * MS + 10 * MS + 5 * MS / 2);
     }
 }

@@ -14,7 +14,7 @@ use crate::cost::StepCost;
 use crate::network::Path;
 use crate::replay::Replay;
 use crate::rng::Rng;
-use crate::world::{DeviceSetup, Outcome, ServerSetup, Turn, World};
+use crate::world::{DeviceSetup, Drafting, Outcome, ServerSetup, Turn, World};
 
 /// Longer than any experiment lasts, in virtual time.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
@@ -80,16 +80,18 @@ pub fn run(
             rate_goal: regime.rate_goal,
         },
         model: Box::new(move || Box::new(target.clone())),
-        cost: regime.cost,
+        cost: regime.cost.into(),
     });
     let mut rng = Rng(seed);
     for device in 0..regime.devices {
+        let arrives = rng.time(Duration::from_millis(500));
         let turns = (0..regime.outputs).filter_map(|i| {
             // Every device goes through the recording from another place on.
             let index = (device * 7 + i) % replay.len();
             let output = replay.outputs().get(index)?;
             let text = replay.prompt(index);
-            Some(Turn { text, anew: true, max_tokens: output.tokens.len(), sampling: SamplingParams::default() })
+            let max_tokens = output.tokens.len();
+            Some(Turn { arrives, text, anew: true, max_tokens, sampling: SamplingParams::default() })
         });
         world.add_device(DeviceSetup {
             config: DeviceConfig {
@@ -107,10 +109,10 @@ pub fn run(
             },
             drafter: policy.is_some().then(|| Box::new(replay.drafter()) as Box<_>),
             draft_time: regime.draft_time,
+            drafting: Drafting::Steady,
             up: Path::clear(regime.rtt / 2),
             down: Path::clear(regime.rtt / 2),
-            begins: rng.time(Duration::from_millis(500)),
-            turns: turns.collect(),
+            turns: Turn::list(turns.collect()),
         })?;
     }
     world.run(FOREVER)?;

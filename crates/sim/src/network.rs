@@ -51,9 +51,9 @@ impl Direction {
     }
 
     /// When a message of `tokens` tokens that is sent now arrives: not at all, once, or twice.
-    pub(crate) fn send(&mut self, now: Duration, tokens: usize, rng: &mut Rng) -> Vec<Duration> {
+    pub(crate) fn send(&mut self, now: Duration, tokens: usize, rng: &mut Rng) -> [Option<Duration>; 2] {
         if rng.chance(self.path.loss) {
-            return Vec::new();
+            return [None; 2];
         }
         let transmission = (FRAME + TOKEN * tokens) as f64 / self.path.bandwidth;
         self.free = self.free.max(now) + Duration::from_secs_f64(transmission);
@@ -62,11 +62,8 @@ impl Direction {
             arrival = arrival.max(self.latest);
             self.latest = arrival;
         }
-        let mut arrivals = vec![arrival];
-        if rng.chance(self.path.duplication) {
-            arrivals.push(arrival + rng.time(self.path.latency * 4));
-        }
-        arrivals
+        let again = rng.chance(self.path.duplication).then(|| arrival + rng.time(self.path.latency * 4));
+        [Some(arrival), again]
     }
 
     pub(crate) fn heal(&mut self) {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sled_core::Token;
+use sled_core::sampler::Draft;
+use sled_core::sequence::common_prefix;
 
 use crate::Error;
 
@@ -52,6 +54,27 @@ pub struct Proposal {
     pub entropy: f32,
     /// By how much the likeliest token is more probable than the second.
     pub margin: f32,
+}
+
+impl Output {
+    /// What the drafter proposes after `text`, which is an answer up to some token.
+    #[must_use]
+    pub fn draft(&self, text: &[Token]) -> Option<Draft> {
+        self.draft_after(text.len(), common_prefix(text, &self.tokens))
+    }
+
+    /// What the drafter proposes after `len` tokens, of which the first `right` are the target's. After a wrong one the recorded
+    /// detour follows; where that ends, what was proposed after the target's own tokens stands in for it.
+    #[must_use]
+    pub fn draft_after(&self, len: usize, right: usize) -> Option<Draft> {
+        let detour = self.detours.get(right).filter(|_| right < len);
+        let detour = detour.and_then(|detour| detour.get(len - right - 1));
+        let draft = |proposal: &Proposal| Draft { token: proposal.token, confidence: proposal.confidence };
+        match detour {
+            Some(&(token, confidence)) => Some(Draft { token, confidence }),
+            None => self.drafts.get(len).map(draft),
+        }
+    }
 }
 
 impl Recording {

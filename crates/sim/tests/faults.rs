@@ -19,7 +19,7 @@ use sled_model::{Limits, Model};
 use sled_sim::cost::StepCost;
 use sled_sim::network::Path;
 use sled_sim::rng::Rng;
-use sled_sim::world::{DeviceSetup, Fault, Outcome, ServerSetup, Turn, World};
+use sled_sim::world::{DeviceSetup, Drafting, Fault, Outcome, ServerSetup, Turn, World};
 
 const SCHEDULES: u64 = 100_000;
 
@@ -82,14 +82,17 @@ fn device(rng: &mut Rng, model: &SyntheticModel, servers: usize, context: usize)
         Policy::Confidence { threshold: 0.6, k_max: 6 },
     ]);
     let faulty = rng.chance(0.6);
+    let arrives = ms(rng.within(0..=500));
     let turns = (0..rng.within(1..=2))
         .map(|turn| Turn {
+            arrives,
             text: (0..rng.within(1..=6)).map(|_| rng.within(1..=VOCAB - 1) as Token).collect(),
             anew: turn > 0 && rng.chance(0.3),
             max_tokens: rng.within(1..=24),
             sampling: sampling(rng),
         })
         .collect();
+    let turns = Turn::list(turns);
     DeviceSetup {
         config: DeviceConfig {
             policy: drafter.is_some().then_some(policy),
@@ -107,9 +110,9 @@ fn device(rng: &mut Rng, model: &SyntheticModel, servers: usize, context: usize)
         },
         drafter,
         draft_time: ms(rng.within(1..=60)),
+        drafting: Drafting::Steady,
         up: path(rng, faulty),
         down: path(rng, faulty),
-        begins: ms(rng.within(0..=500)),
         turns,
     }
 }
@@ -172,7 +175,7 @@ fn play(seed: u64, seen: &mut Seen) {
                 rate_goal,
             },
             model: Box::new(move || Box::new(SyntheticModel::new(model.clone()))),
-            cost: StepCost { fixed: ms(rng.within(1..=150)), row: ms(rng.within(0..=10)) },
+            cost: StepCost { fixed: ms(rng.within(1..=150)), row: ms(rng.within(0..=10)) }.into(),
         });
     }
     for _ in 0..devices {

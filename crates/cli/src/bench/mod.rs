@@ -44,7 +44,8 @@ fn prompts(path: &Path) -> anyhow::Result<Vec<Prompt>> {
         .with_context(|| format!("{} is no JSON array of objects with `kind` and `text`", path.display()))
 }
 
-fn bar(len: usize, what: String) -> ProgressBar {
+/// A progress bar of so many steps.
+pub fn bar(len: usize, what: String) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:32} {bar:40} {pos}/{len} {eta}");
     let bar = ProgressBar::new(len as u64).with_message(what);
     if let Ok(style) = style { bar.with_style(style) } else { bar }

@@ -14,15 +14,17 @@ impl World {
             Fault::Crash { server, lasts } => {
                 let Some(host) = self.servers.get_mut(server).filter(|host| host.up) else { return Ok(()) };
                 host.up = false;
-                host.step = None;
+                if host.step.take().is_some() {
+                    host.totals.forward += now.saturating_sub(host.stepping);
+                }
                 host.life += 1;
                 host.stalled_until = Duration::ZERO;
                 // Who is connected learns it from the operating system of the server; not behind a partition.
-                let connected: Vec<_> = self
-                    .connections
-                    .iter()
-                    .filter(|(_, c)| c.server == server)
-                    .map(|(&id, c)| (id, c.device))
+                let connections = self.connections.iter().enumerate();
+                let connected: Vec<_> = connections
+                    .filter_map(|(id, connection)| Some((id, connection.as_ref()?)))
+                    .filter(|(_, connection)| connection.server == server)
+                    .map(|(id, connection)| (id, connection.device))
                     .collect();
                 for (id, device) in connected {
                     if self.reachable(device) {
@@ -41,7 +43,7 @@ impl World {
             }
             Fault::Forget { device } => {
                 let Some(id) = self.devices[device].connection else { return Ok(()) };
-                let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+                let Some(connection) = &mut self.connections[id] else { return Ok(()) };
                 if let Some(host) = self.servers.get_mut(connection.server)
                     && host.up
                     && host.life == connection.life
@@ -49,6 +51,7 @@ impl World {
                     host.core.close(self.now, connection.session);
                     if let Ok(session) = host.core.open(self.now) {
                         connection.session = session;
+                        host.answer(session, id);
                     }
                 }
             }
@@ -70,9 +73,9 @@ impl World {
                 host.drafting_until = now;
                 host.core = Device::new(host.setup.config.clone());
                 // What the turn began with is still known: it was on the disk, or the user asks again.
-                let turn = &host.setup.turns[host.turn];
-                let before = host.text.len().saturating_sub(turn.text.len());
-                host.text.truncate(before);
+                if let Some(turn) = host.turn.as_ref().filter(|_| host.began.take().is_some()) {
+                    host.text.truncate(host.text.len().saturating_sub(turn.text.len()));
+                }
                 let life = host.life;
                 self.at(now + lasts, Event::Begin { device, life });
             }

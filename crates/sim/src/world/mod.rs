@@ -7,18 +7,19 @@ mod faults;
 mod queue;
 mod servers;
 mod setup;
+mod totals;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use queue::Queue;
-pub use setup::{DeviceSetup, Fault, Outcome, ServerSetup, Turn};
+pub use setup::{DeviceSetup, Drafting, Fault, Outcome, ServerSetup, Turn, Turns};
 use sled_core::Token;
-use sled_core::device::{Action, Device, Emitted, Notice, Prompt, Ticket};
+use sled_core::device::{Action, Device, Emitted, FinishReason, Notice, Prompt, Ticket};
 use sled_core::message::{Reply, Request};
 use sled_core::sampler::{Draft, Sampler};
 use sled_core::server::{Server, SessionId, Step};
 use sled_model::Model;
+pub use totals::ServerTotals;
 
 use crate::Error;
 use crate::network::Direction;
@@ -27,7 +28,8 @@ use crate::rng::Rng;
 /// A server that a device cannot reach learns after this long that the device has hung up.
 const KEEPALIVE: Duration = Duration::from_secs(40);
 
-type ConnectionId = u64;
+/// The place of a connection among all that there ever were.
+type ConnectionId = usize;
 
 enum Event {
     ToServer(ConnectionId, Request),
@@ -55,9 +57,11 @@ struct ServerHost {
     /// When it looks again whether to launch a step.
     wakes: Option<Duration>,
     life: u64,
-    /// The steps and rows so far.
-    steps: u64,
-    rows: u64,
+    /// The connection of each session of this life, by the session's number.
+    sessions: Vec<ConnectionId>,
+    totals: ServerTotals,
+    /// Since when the step that is under way is running.
+    stepping: Duration,
 }
 
 struct DeviceHost {
@@ -73,13 +77,20 @@ struct DeviceHost {
     life: u64,
     /// When the drafting thread is done with what it was asked.
     drafting_until: Duration,
+    /// What drafts of the block at hand take, against the mean.
+    pace: f64,
+    /// How long it has drafted so far.
+    drafted: Duration,
+    /// When the next timer event comes.
     timer: Option<Duration>,
     /// The device's clock, against the world's.
     clock_ahead: Duration,
     clock_behind: Duration,
     text: Vec<Token>,
-    turn: usize,
-    began: Duration,
+    /// The turn that it is at; `None` when it is done.
+    turn: Option<Turn>,
+    /// When the turn began; `None` before that.
+    began: Option<Duration>,
     emitted: Vec<(Duration, Emitted)>,
     notices: Vec<Notice>,
     outcomes: Vec<Outcome>,
@@ -92,7 +103,7 @@ impl DeviceHost {
     }
 
     fn done(&self) -> bool {
-        self.turn >= self.setup.turns.len()
+        self.turn.is_none()
     }
 }
 
@@ -110,17 +121,10 @@ pub struct World {
     rng: Rng,
     servers: Vec<ServerHost>,
     devices: Vec<DeviceHost>,
-    connections: BTreeMap<ConnectionId, Connection>,
-    next_connection: ConnectionId,
-}
-
-/// What a server did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerTotals {
-    /// Forward passes.
-    pub steps: u64,
-    /// Rows in them.
-    pub rows: u64,
+    /// All connections that there ever were; `None` for those that are over.
+    connections: Vec<Option<Connection>>,
+    /// Devices that are not done.
+    busy: usize,
 }
 
 impl World {
@@ -133,15 +137,15 @@ impl World {
             rng: Rng(seed),
             servers: Vec::new(),
             devices: Vec::new(),
-            connections: BTreeMap::new(),
-            next_connection: 0,
+            connections: Vec::new(),
+            busy: 0,
         }
     }
 
     /// Adds a server; devices know it by the order of these calls.
     pub fn add_server(&mut self, setup: ServerSetup) {
         self.servers.push(ServerHost {
-            core: Server::new(setup.config.clone()),
+            core: setup.start(),
             model: (setup.model)(),
             setup,
             step: None,
@@ -149,23 +153,26 @@ impl World {
             stalled_until: Duration::ZERO,
             wakes: None,
             life: 0,
-            steps: 0,
-            rows: 0,
+            sessions: Vec::new(),
+            totals: ServerTotals::default(),
+            stepping: Duration::ZERO,
         });
     }
 
     /// Adds a device.
     ///
     /// # Errors
-    /// If the sampling parameters of a turn are out of range.
-    pub fn add_device(&mut self, setup: DeviceSetup) -> Result<(), Error> {
+    /// If the sampling parameters of its first turn are out of range.
+    pub fn add_device(&mut self, mut setup: DeviceSetup) -> Result<(), Error> {
         let device = self.devices.len();
-        let vocab_size = self.servers.first().map_or(0, |server| server.setup.config.vocab_size);
-        let sampler = sampler(&setup, 0, vocab_size)?;
-        let begins = setup.begins;
+        let turn = (setup.turns)(self.now);
+        self.busy += usize::from(turn.is_some());
+        if let Some(turn) = &turn {
+            self.at(turn.arrives, Event::Begin { device, life: 0 });
+        }
         self.devices.push(DeviceHost {
             core: Device::new(setup.config.clone()),
-            sampler,
+            sampler: self.sampler(turn.as_ref())?,
             up: Direction::new(setup.up),
             down: Direction::new(setup.down),
             setup,
@@ -174,18 +181,19 @@ impl World {
             attempt: 0,
             life: 0,
             drafting_until: Duration::ZERO,
+            pace: 1.0,
+            drafted: Duration::ZERO,
             timer: None,
             clock_ahead: Duration::ZERO,
             clock_behind: Duration::ZERO,
             text: Vec::new(),
-            turn: 0,
-            began: Duration::ZERO,
+            turn,
+            began: None,
             emitted: Vec::new(),
             notices: Vec::new(),
             outcomes: Vec::new(),
             off: false,
         });
-        self.at(begins, Event::Begin { device, life: 0 });
         Ok(())
     }
 
@@ -199,11 +207,11 @@ impl World {
     /// # Errors
     /// If a model fails: the state machines asked for what cannot be.
     pub fn run(&mut self, deadline: Duration) -> Result<bool, Error> {
-        while self.devices.iter().any(|device| !device.done()) {
-            let Some((time, event)) = self.queue.pop() else { return Ok(false) };
-            if time > deadline {
+        while self.busy > 0 {
+            let Some((time, event)) = self.queue.pop(deadline) else {
+                self.now = deadline;
                 return Ok(false);
-            }
+            };
             self.now = time;
             self.handle(event)?;
         }
@@ -221,11 +229,34 @@ impl World {
         self.devices.iter().map(|device| device.outcomes.as_slice())
     }
 
-    /// What the servers did together.
+    /// What became of the turns that ended since the last call, each with the index of its device.
+    pub fn take_outcomes(&mut self) -> impl Iterator<Item = (usize, Outcome)> {
+        let devices = self.devices.iter_mut().enumerate();
+        devices.flat_map(|(device, host)| std::mem::take(&mut host.outcomes).into_iter().map(move |o| (device, o)))
+    }
+
+    /// The turn that a device is at: when its prompt came or comes, and the tokens so far.
     #[must_use]
-    pub fn totals(&self) -> ServerTotals {
-        let sum = |of: fn(&ServerHost) -> u64| self.servers.iter().map(of).sum();
-        ServerTotals { steps: sum(|server| server.steps), rows: sum(|server| server.rows) }
+    pub fn unfinished(&self, device: usize) -> Option<(Duration, &[(Duration, Emitted)])> {
+        let host = self.devices.get(device)?;
+        Some((host.turn.as_ref()?.arrives, &host.emitted))
+    }
+
+    /// How long a device has drafted so far.
+    #[must_use]
+    pub fn drafted(&self, device: usize) -> Duration {
+        self.devices.get(device).map_or(Duration::ZERO, |host| host.drafted)
+    }
+
+    /// What a server has done so far.
+    #[must_use]
+    pub fn totals(&self, server: usize) -> ServerTotals {
+        let Some(host) = self.servers.get(server) else { return ServerTotals::default() };
+        let mut totals = host.totals.clone();
+        if host.step.is_some() {
+            totals.forward += self.now.saturating_sub(host.stepping);
+        }
+        totals
     }
 
     /// The state of every device and server, for a report of what went wrong.
@@ -243,7 +274,7 @@ impl World {
         match event {
             Event::ToServer(id, request) => self.deliver_request(id, request)?,
             Event::ToDevice(id, reply) => {
-                let Some(connection) = self.connections.get(&id) else { return Ok(()) };
+                let Some(connection) = &self.connections[id] else { return Ok(()) };
                 let device = connection.device;
                 if self.devices[device].connection == Some(id) {
                     let clock = self.devices[device].clock(self.now);
@@ -267,7 +298,7 @@ impl World {
                 self.pump(device)?;
             }
             Event::HungUp(id) => {
-                if let Some(connection) = self.connections.remove(&id)
+                if let Some(connection) = self.connections[id].take()
                     && let Some(server) = self.servers.get_mut(connection.server)
                     && server.life == connection.life
                 {
@@ -275,7 +306,7 @@ impl World {
                 }
             }
             Event::Broken(id) => {
-                if let Some(connection) = self.connections.get(&id) {
+                if let Some(connection) = &self.connections[id] {
                     let device = connection.device;
                     if self.devices[device].connection == Some(id) {
                         self.lose_connection(device, "broken")?;
@@ -295,7 +326,9 @@ impl World {
                 if host.timer == Some(self.now) && !host.off {
                     host.timer = None;
                     let clock = host.clock(self.now);
-                    host.core.on_timer(clock);
+                    if host.core.deadline().is_some_and(|deadline| deadline <= clock) {
+                        host.core.on_timer(clock);
+                    }
                     self.pump(device)?;
                 }
             }
@@ -303,15 +336,20 @@ impl World {
             Event::Resume { server } => self.launch(server)?,
             Event::Restart { server } => {
                 if let Some(host) = self.servers.get_mut(server) {
-                    host.core = Server::new(host.setup.config.clone());
+                    host.core = host.setup.start();
                     host.model = (host.setup.model)();
+                    host.sessions.clear();
                     host.up = true;
                 }
             }
             Event::Begin { device, life } => {
-                if self.devices[device].life == life {
-                    self.devices[device].off = false;
-                    self.begin_turn(device)?;
+                let host = &mut self.devices[device];
+                if host.life == life {
+                    host.off = false;
+                    match host.turn.as_ref().map(|turn| turn.arrives) {
+                        Some(arrives) if arrives > self.now => self.at(arrives, Event::Begin { device, life }),
+                        _ => self.begin_turn(device)?,
+                    }
                 }
             }
             Event::Fault(fault) => self.strike(fault)?,
@@ -325,27 +363,61 @@ impl World {
 
     fn hang_up(&mut self, connection: Option<ConnectionId>) {
         let Some(id) = connection else { return };
-        let Some(device) = self.connections.get(&id).map(|connection| connection.device) else { return };
+        let Some(device) = self.connections[id].as_ref().map(|connection| connection.device) else { return };
         let after = if self.reachable(device) { self.devices[device].up.latency() } else { KEEPALIVE };
         self.at(self.now + after, Event::HungUp(id));
     }
 
     fn begin_turn(&mut self, device: usize) -> Result<(), Error> {
-        let vocab_size = self.servers.first().map_or(0, |server| server.setup.config.vocab_size);
+        let sampler = self.sampler(self.devices[device].turn.as_ref())?;
         let now = self.now;
         let host = &mut self.devices[device];
-        let Some(turn) = host.setup.turns.get(host.turn) else { return Ok(()) };
-        let mut text = if turn.anew { Vec::new() } else { host.text.clone() };
-        text.extend(&turn.text);
-        let prompt = Prompt { tokens: text.clone(), max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
-        host.text = text;
-        host.sampler = sampler(&host.setup, host.turn, vocab_size)?;
-        host.began = now;
+        let Some(turn) = &host.turn else { return Ok(()) };
+        if turn.anew {
+            host.text.clear();
+        }
+        host.text.extend(&turn.text);
+        let prompt = Prompt { tokens: host.text.clone(), max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
+        host.sampler = sampler;
+        host.began = Some(now);
         host.emitted.clear();
         host.notices.clear();
         let clock = host.clock(now);
         host.core.prompt(clock, prompt);
         self.pump(device)
+    }
+
+    fn sampler(&self, turn: Option<&Turn>) -> Result<Sampler, Error> {
+        let vocab_size = self.servers.first().map_or(0, |server| server.setup.config.vocab_size);
+        Ok(Sampler::new(turn.map(|turn| turn.sampling.clone()).unwrap_or_default(), vocab_size)?)
+    }
+
+    /// The turn of a device is over; the next one begins when its prompt comes.
+    fn end_turn(&mut self, device: usize, reason: FinishReason) -> Result<(), Error> {
+        let now = self.now;
+        let host = &mut self.devices[device];
+        let prompt = std::mem::take(&mut host.text);
+        host.text = host.core.settled().to_vec();
+        let next = (host.setup.turns)(now);
+        let arrives = next.as_ref().map(|turn| turn.arrives);
+        if let Some(turn) = std::mem::replace(&mut host.turn, next) {
+            host.outcomes.push(Outcome {
+                prompt,
+                turn,
+                emitted: std::mem::take(&mut host.emitted),
+                notices: std::mem::take(&mut host.notices),
+                reason,
+                stats: host.core.stats(),
+                time: (host.began.take().unwrap_or(now), now),
+            });
+        }
+        let life = host.life;
+        match arrives {
+            None => self.busy -= 1,
+            Some(arrives) if arrives > now => self.at(arrives, Event::Begin { device, life }),
+            Some(_) => self.begin_turn(device)?,
+        }
+        Ok(())
     }
 
     /// Carries out what a device wants done.
@@ -364,14 +436,21 @@ impl World {
                     self.hang_up(connection);
                 }
                 Action::Send(request) => {
+                    if host.setup.drafting == Drafting::Exponential && matches!(request, Request::Draft(_)) {
+                        host.pace = self.rng.exponential(Duration::from_secs(1)).as_secs_f64();
+                    }
                     let Some(id) = host.connection.filter(|_| host.partitioned_until <= self.now) else { continue };
                     let tokens = match &request {
                         Request::Context(update) => update.tokens.len(),
                         Request::Draft(block) => block.tokens.len(),
                         Request::Stop(_) => 0,
                     };
-                    for arrival in host.up.send(self.now, tokens, &mut self.rng) {
+                    let [first, second] = host.up.send(self.now, tokens, &mut self.rng);
+                    if let Some(arrival) = second {
                         self.at(arrival, Event::ToServer(id, request.clone()));
+                    }
+                    if let Some(arrival) = first {
+                        self.at(arrival, Event::ToServer(id, request));
                     }
                 }
                 Action::Draft(ticket) => {
@@ -379,27 +458,15 @@ impl World {
                         Some(drafter) => drafter.draft(host.core.context(), &host.sampler)?,
                         None => None,
                     };
-                    host.drafting_until = host.drafting_until.max(self.now) + host.setup.draft_time;
+                    let time = host.setup.draft_time.mul_f64(host.pace);
+                    host.drafted += time;
+                    host.drafting_until = host.drafting_until.max(self.now) + time;
                     let (done, life) = (host.drafting_until, host.life);
                     self.at(done, Event::Drafted { device, life, ticket, draft });
                 }
                 Action::Emit(emitted) => host.emitted.push((self.now, emitted)),
                 Action::Notify(notice) => host.notices.push(notice),
-                Action::Finish(reason) => {
-                    let prompt = std::mem::take(&mut host.text);
-                    host.text = host.core.settled().to_vec();
-                    host.outcomes.push(Outcome {
-                        prompt,
-                        turn: host.setup.turns[host.turn].clone(),
-                        emitted: std::mem::take(&mut host.emitted),
-                        notices: std::mem::take(&mut host.notices),
-                        reason,
-                        stats: host.core.stats(),
-                        time: (host.began, self.now),
-                    });
-                    host.turn += 1;
-                    self.begin_turn(device)?;
-                }
+                Action::Finish(reason) => self.end_turn(device, reason)?,
             }
         }
         let host = &mut self.devices[device];
@@ -407,11 +474,10 @@ impl World {
             let wait = deadline.saturating_sub(host.clock(self.now));
             self.now + wait
         });
-        if deadline != host.timer {
-            host.timer = deadline;
-            if let Some(deadline) = deadline {
-                self.at(deadline, Event::Timer { device });
-            }
+        // A deadline that is put off, as each verdict does, needs no other event: when that comes it is looked at again.
+        if let Some(deadline) = deadline.filter(|&deadline| host.timer.is_none_or(|timer| timer > deadline)) {
+            host.timer = Some(deadline);
+            self.at(deadline, Event::Timer { device });
         }
         Ok(())
     }
@@ -424,9 +490,4 @@ impl World {
         host.core.on_disconnected(clock, reason.to_owned());
         self.pump(device)
     }
-}
-
-fn sampler(setup: &DeviceSetup, turn: usize, vocab_size: usize) -> Result<Sampler, Error> {
-    let params = setup.turns.get(turn).map(|turn| turn.sampling.clone()).unwrap_or_default();
-    Ok(Sampler::new(params, vocab_size)?)
 }

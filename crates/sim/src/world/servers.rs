@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use sled_core::message::{Reply, Request};
-use sled_core::server::Plan;
+use sled_core::server::{Plan, SessionId};
 
-use super::{Connection, ConnectionId, Event, World};
+use super::{Connection, ConnectionId, Event, ServerHost, World};
 use crate::Error;
 
 /// Timers of a server are no finer than this.
@@ -26,16 +26,17 @@ impl World {
         let life = host.life;
         let session = if host.up { host.core.open(self.now).ok() } else { None };
         let connection = session.map(|session| {
-            self.next_connection += 1;
-            self.connections.insert(self.next_connection, Connection { device, server, session, life });
-            self.next_connection
+            self.connections.push(Some(Connection { device, server, session, life }));
+            let id = self.connections.len() - 1;
+            host.answer(session, id);
+            id
         });
         let back = self.now + self.devices[device].down.latency();
         self.at(back, Event::Attempted { device, server, attempt, connection });
     }
 
     pub(super) fn deliver_request(&mut self, id: ConnectionId, request: Request) -> Result<(), Error> {
-        let Some(&Connection { server, session, life, .. }) = self.connections.get(&id) else { return Ok(()) };
+        let Some(Connection { server, session, life, .. }) = self.connections[id] else { return Ok(()) };
         let Some(host) = self.servers.get_mut(server).filter(|host| host.up && host.life == life) else {
             return Ok(());
         };
@@ -51,13 +52,17 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, id: ConnectionId, reply: Reply) {
-        let Some(device) = self.connections.get(&id).map(|connection| connection.device) else { return };
+        let Some(device) = self.connections[id].as_ref().map(|connection| connection.device) else { return };
         if !self.reachable(device) {
             return;
         }
         let tokens = if let Reply::Commit(commit) = &reply { commit.tokens.len() } else { 0 };
-        for arrival in self.devices[device].down.send(self.now, tokens, &mut self.rng) {
+        let [first, second] = self.devices[device].down.send(self.now, tokens, &mut self.rng);
+        if let Some(arrival) = second {
             self.at(arrival, Event::ToDevice(id, reply.clone()));
+        }
+        if let Some(arrival) = first {
+            self.at(arrival, Event::ToDevice(id, reply));
         }
     }
 
@@ -86,9 +91,9 @@ impl World {
         if !step.rows.is_empty() {
             host.model.forward(&step.rows)?;
         }
-        host.steps += 1;
-        host.rows += step.rows.len() as u64;
-        let done = self.now + host.setup.cost.of(step.rows.len());
+        host.totals.launch(&step);
+        host.stepping = self.now;
+        let done = self.now + host.setup.cost.of(&step.rows);
         host.step = Some(step);
         let life = host.life;
         self.at(done, Event::StepDone { server, life });
@@ -103,18 +108,30 @@ impl World {
             return Ok(());
         }
         let Some(mut step) = host.step.take() else { return Ok(()) };
+        host.totals.forward += self.now.saturating_sub(host.stepping);
         let model = &host.model;
         let replies = host.core.complete(self.now, &mut step, |row| model.logits(row))?;
         for (session, reply) in replies {
-            let to = self
-                .connections
-                .iter()
-                .find(|(_, c)| (c.server, c.life, c.session) == (server, life, session))
-                .map(|(&id, _)| id);
-            if let Some(id) = to {
+            let Some(host) = self.servers.get_mut(server) else { return Ok(()) };
+            host.totals.reply(&reply);
+            if let Some(id) = host.connection_of(session) {
                 self.reply(id, reply);
             }
         }
         self.launch(server)
+    }
+}
+
+impl ServerHost {
+    /// From now on `session` answers to the connection `id`.
+    pub(super) fn answer(&mut self, session: SessionId, id: ConnectionId) {
+        // A server numbers its sessions as they come.
+        let place = session.0 as usize;
+        self.sessions.resize(self.sessions.len().max(place + 1), id);
+        self.sessions[place] = id;
+    }
+
+    fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.sessions.get(session.0 as usize).copied()
     }
 }

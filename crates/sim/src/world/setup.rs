@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use sled_core::Token;
 use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats};
-use sled_core::server::ServerConfig;
+use sled_core::server::{Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
 
-use crate::cost::StepCost;
+use crate::cost::PassCost;
 use crate::network::Path;
 
 /// What a simulated server is.
@@ -18,7 +18,21 @@ pub struct ServerSetup {
     /// Makes the model, empty; called again when the server restarts.
     pub model: Box<dyn Fn() -> Box<dyn Model>>,
     /// What a step takes.
-    pub cost: StepCost,
+    pub cost: PassCost,
+}
+
+/// Before it serves, the engine is measured with passes of so many rows, as the real server does.
+const CALIBRATION: [usize; 5] = [1, 2, 4, 8, 16];
+
+impl ServerSetup {
+    /// A server that has just started.
+    pub(super) fn start(&self) -> Server {
+        let mut core = Server::new(self.config.clone());
+        for rows in CALIBRATION.into_iter().filter(|&rows| rows <= self.config.rows) {
+            core.calibrate(rows, self.cost.target.of(rows));
+        }
+        core
+    }
 }
 
 /// What a simulated device is, and what it does.
@@ -29,19 +43,35 @@ pub struct DeviceSetup {
     pub drafter: Option<Box<dyn Drafter>>,
     /// The time that a draft takes.
     pub draft_time: Duration,
+    /// How that varies.
+    pub drafting: Drafting,
     /// The way to its servers, and back.
     pub up: Path,
     /// The way back.
     pub down: Path,
-    /// When it begins.
-    pub begins: Duration,
-    /// What it asks, one after the other.
-    pub turns: Vec<Turn>,
+    /// What it asks.
+    pub turns: Turns,
 }
+
+/// How the time to draft varies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drafting {
+    /// Every draft takes the same time.
+    #[default]
+    Steady,
+    /// The drafts of a block take the same time, and the blocks vary: their times are exponentially distributed, so that each
+    /// device is a source of verification requests as in the paper.
+    Exponential,
+}
+
+/// Says, at the time when a device is done with its last turn, what the next one is; `None` ends the device.
+pub type Turns = Box<dyn FnMut(Duration) -> Option<Turn>>;
 
 /// One prompt.
 #[derive(Clone, Debug)]
 pub struct Turn {
+    /// When it comes. If the device is busy then, it waits.
+    pub arrives: Duration,
     /// Appended to the text so far.
     pub text: Vec<Token>,
     /// Whether it begins a new text.
@@ -50,6 +80,15 @@ pub struct Turn {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: sled_core::sampler::SamplingParams,
+}
+
+impl Turn {
+    /// These turns, one after the other.
+    #[must_use]
+    pub fn list(turns: Vec<Self>) -> Turns {
+        let mut turns = turns.into_iter();
+        Box::new(move |_now| turns.next())
+    }
 }
 
 /// What became of a turn.
@@ -67,7 +106,7 @@ pub struct Outcome {
     pub reason: FinishReason,
     /// What it took.
     pub stats: Stats,
-    /// When it began, and when it ended.
+    /// When it began, which may be later than when its prompt came, and when it ended.
     pub time: (Duration, Duration),
 }
 

@@ -5,17 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sled_core::Token;
-use sled_core::device::{Fallback, Prompt, Resilience, Stats};
+use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler, SamplingParams};
-use sled_core::sequence::common_prefix;
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::Error;
 use sled_model::drafter::Drafter;
+use sled_sim::figures::{Answer, Log};
+use sled_sim::load::{Arrivals, Schedule};
 use sled_sim::recording::Output;
-use sled_sim::rng::Rng;
-
-use super::figures::{Answer, Log};
 
 /// A prompt, and what was recorded of its answer.
 pub struct Task {
@@ -23,15 +21,6 @@ pub struct Task {
     /// The prompt as its user wrote it.
     pub text: String,
     pub output: Output,
-}
-
-/// When devices ask for what.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arrivals {
-    /// The next prompt comes when the last is answered, and a pause of this mean is over.
-    Closed { think: Duration },
-    /// Prompts come independently of the answers, so many a second for each device.
-    Poisson { rate: f64 },
 }
 
 /// What all devices have in common.
@@ -65,10 +54,11 @@ pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Resu
         ..SessionOptions::new(&format!("device {index}"), &fingerprint, &[])
     };
     let mut session = Session::open(&link, options).await?;
-    let mut schedule = Schedule::new(&fleet, index);
+    let mut schedule = Schedule::new(fleet.arrivals, fleet.seed, index);
     let mut log = Log::default();
     for turn in 0.. {
-        let arrived = schedule.next(fleet.began).await;
+        let arrived = schedule.next(fleet.began.elapsed());
+        tokio::time::sleep_until((fleet.began + arrived).into()).await;
         if fleet.began.elapsed() >= until {
             break;
         }
@@ -123,49 +113,6 @@ async fn answer(
     Ok(())
 }
 
-impl Log {
-    fn add(&mut self, stats: &Stats) {
-        self.rounds += stats.rounds;
-        self.rows += stats.server_rows;
-        self.drafted += stats.draft_tokens;
-        self.accepted += stats.accepted_tokens;
-    }
-}
-
-/// When the next prompt comes.
-pub struct Schedule {
-    arrivals: Arrivals,
-    rng: Rng,
-    next: Duration,
-}
-
-impl Schedule {
-    pub fn new(fleet: &Fleet, index: usize) -> Self {
-        let mut rng = Rng(fleet.seed.wrapping_add(index as u64));
-        // Devices do not begin in step.
-        let next = rng.time(Duration::from_millis(500));
-        Self { arrivals: fleet.arrivals, rng, next }
-    }
-
-    /// Waits for the next prompt; when it came, since `began`.
-    pub async fn next(&mut self, began: Instant) -> Duration {
-        // Inverse transform: the pauses of a Poisson process are exponential.
-        let exponential = -(1.0 - self.rng.unit()).ln();
-        match self.arrivals {
-            Arrivals::Closed { think } => {
-                tokio::time::sleep_until((began + self.next).into()).await;
-                tokio::time::sleep(think.mul_f64(exponential)).await;
-                began.elapsed()
-            }
-            Arrivals::Poisson { rate } => {
-                self.next += Duration::from_secs_f64(exponential / rate);
-                tokio::time::sleep_until((began + self.next).into()).await;
-                self.next
-            }
-        }
-    }
-}
-
 /// The answer that a device is at, and where it begins.
 type Track = Arc<Mutex<Option<(usize, Output)>>>;
 
@@ -179,19 +126,7 @@ impl Drafter for RecordedDrafter {
     fn draft(&mut self, context: Context<'_>, _sampler: &Sampler) -> Result<Option<Draft>, Error> {
         let end = Instant::now() + self.time;
         let track = self.track.lock().unwrap_or_else(PoisonError::into_inner);
-        let draft = track.as_ref().and_then(|(prompt_len, output)| {
-            let text = context.tokens.get(*prompt_len..)?;
-            let right = common_prefix(text, &output.tokens);
-            if right == text.len() {
-                return output
-                    .drafts
-                    .get(right)
-                    .map(|draft| Draft { token: draft.token, confidence: draft.confidence });
-            }
-            // After the first wrong token, which the detour follows.
-            let &(token, confidence) = output.detours.get(right)?.get(text.len() - right - 1)?;
-            Some(Draft { token, confidence })
-        });
+        let draft = track.as_ref().and_then(|(prompt_len, output)| output.draft(context.tokens.get(*prompt_len..)?));
         drop(track);
         std::thread::sleep(end.saturating_duration_since(Instant::now()));
         Ok(draft)

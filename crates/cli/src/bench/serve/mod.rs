@@ -1,7 +1,6 @@
 //! `sled bench serve` and `sled bench capacity`: a real server process under the load of many emulated devices.
 
 mod capacity;
-mod figures;
 mod fleet;
 mod openai;
 mod plot;
@@ -13,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sled_device::{Link, obtain_vocabulary};
 use sled_model::chat::Message;
+use sled_sim::figures::{Figures, Log, ServerSide};
+use sled_sim::load::Arrivals;
 use sled_sim::recording::Recording;
 use tokio::task::JoinSet;
 
@@ -21,8 +22,7 @@ use super::{bar, prompts, write_json};
 use crate::args::{LoadArgs, Mode, ServeBenchArgs};
 use crate::device;
 pub use capacity::run as capacity;
-use figures::{Figures, Log, ServerSide};
-use fleet::{Arrivals, Fleet, Task};
+use fleet::{Fleet, Task};
 use process::ServerProcess;
 
 /// Tokens of cache for each device: longer than any prompt of the set and its answer.

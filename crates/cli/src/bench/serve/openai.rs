@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use sled_sim::figures::{Answer, Log};
+use sled_sim::load::Schedule;
 
-use super::figures::{Answer, Log};
-use super::fleet::{Fleet, Schedule};
+use super::fleet::Fleet;
 
 /// One client asks until `until`.
 pub async fn client(fleet: Fleet, index: usize, until: Duration) -> anyhow::Result<Log> {
-    let mut schedule = Schedule::new(&fleet, index);
+    let mut schedule = Schedule::new(fleet.arrivals, fleet.seed, index);
     let mut log = Log::default();
     for turn in 0.. {
-        let arrived = schedule.next(fleet.began).await;
+        let arrived = schedule.next(fleet.began.elapsed());
+        tokio::time::sleep_until((fleet.began + arrived).into()).await;
         if fleet.began.elapsed() >= until {
             break;
         }

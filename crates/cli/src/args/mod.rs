@@ -1,6 +1,9 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod profile;
+
 use clap::{Args, Parser, Subcommand};
+pub use profile::ProfileArgs;
 use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
@@ -51,6 +54,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
     Bench(BenchArgs),
+    /// Measure this machine and a model on it: a profile for the simulator
+    Profile(ProfileArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell: bash, zsh, fish, elvish or powershell

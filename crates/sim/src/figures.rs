@@ -1,79 +1,140 @@
-//! What was measured, in the words of `vllm bench serve` where it has them.
+//! What was measured, in the words of `vllm bench serve` where it has them: of a real server and of a simulated one alike.
 
+use std::borrow::Borrow;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sled_core::device::Stats;
 
 /// What one device saw.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     /// When each token came.
     pub tokens: Vec<Duration>,
+    /// The answers that are complete, in the order in which they were asked for.
     pub answers: Vec<Answer>,
     /// Tokens of the generations that came to their end, which what follows is about.
     pub generated: u64,
+    /// Verdicts.
     pub rounds: u64,
     /// Rows that the server spent on its verdicts.
     pub rows: u64,
+    /// Draft tokens sent.
     pub drafted: u64,
+    /// Draft tokens that became committed tokens.
     pub accepted: u64,
     /// Tokens that were not as recorded.
     pub differing: u64,
 }
 
+impl Log {
+    /// Counts what a generation took.
+    pub fn add(&mut self, stats: &Stats) {
+        self.rounds += stats.rounds;
+        self.rows += stats.server_rows;
+        self.drafted += stats.draft_tokens;
+        self.accepted += stats.accepted_tokens;
+    }
+}
+
 /// One answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
+    /// When its prompt came.
     pub arrived: Duration,
+    /// When its first token came.
     pub first: Option<Duration>,
+    /// When its last token came.
     pub last: Option<Duration>,
+    /// How many tokens it has.
     pub tokens: usize,
 }
 
 /// What the server did in the window.
 #[derive(Clone, Debug, Default)]
 pub struct ServerSide {
+    /// Processor time of the server's process; 0 of a simulated one.
     pub cpu_seconds: f64,
+    /// Forward passes.
     pub steps: u64,
+    /// Time in them.
     pub forward: Duration,
+    /// Time of the engine thread beside them; 0 of a simulated one.
     pub overhead: Duration,
+    /// How many passes had rows of one session, of two, and so on.
     pub batch_sizes: Vec<u64>,
 }
 
-/// The figures of one run.
-#[derive(Clone, Debug, serde::Serialize)]
+/// The figures of one run. Where there is nothing to take a figure from it is no number, which is `null` in JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
+    /// Who was measured.
     pub mode: String,
+    /// How many devices there were until the end.
     pub devices: usize,
+    /// The length of the window, in seconds.
     pub duration: f64,
+    /// Answers that began in the window and are complete.
     pub completed: usize,
+    /// Committed tokens.
     pub total_output_tokens: usize,
     /// WSTGR: tokens a second of all devices together.
     pub output_throughput: f64,
     /// The same, in the first and in the second half of the window.
     pub output_throughput_halves: [f64; 2],
+    /// Tokens a second of a device: the mean over devices.
     pub device_throughput_mean: f64,
+    /// The rate that 95 % of the devices exceed.
     pub device_throughput_p5: f64,
+    /// From the prompt to the first token: mean.
+    #[serde(deserialize_with = "number_or_null")]
     pub mean_ttft_ms: f64,
+    /// The same: median.
+    #[serde(deserialize_with = "number_or_null")]
     pub median_ttft_ms: f64,
+    /// The same: 99th percentile.
+    #[serde(deserialize_with = "number_or_null")]
     pub p99_ttft_ms: f64,
+    /// Time for each token after the first, of an answer: mean over answers of at least 9 tokens.
+    #[serde(deserialize_with = "number_or_null")]
     pub mean_tpot_ms: f64,
+    /// The same: median.
+    #[serde(deserialize_with = "number_or_null")]
     pub median_tpot_ms: f64,
+    /// The same: 99th percentile.
+    #[serde(deserialize_with = "number_or_null")]
     pub p99_tpot_ms: f64,
-    /// Between chunks: tokens of one verdict arrive together.
+    /// Between chunks (tokens of one verdict arrive together): median.
+    #[serde(deserialize_with = "number_or_null")]
     pub median_chunk_ms: f64,
+    /// The same: 99th percentile.
+    #[serde(deserialize_with = "number_or_null")]
     pub p99_chunk_ms: f64,
+    /// Verdicts a second, of all devices.
     pub rounds_per_s: f64,
+    /// Rows of forward passes for each committed token, prompts not counted.
     pub rows_per_token: f64,
+    /// Drafts that became committed tokens, of those sent.
     pub accepted_share: f64,
     /// Tokens that were not as recorded, of all.
     pub differing_share: f64,
+    /// Processor seconds of the server for each token.
     pub server_cpu_s_per_token: f64,
     /// Time of the engine thread beside forward passes, over time in them.
     pub server_overhead: f64,
+    /// Forward passes a second.
     pub steps_per_s: f64,
+    /// The mean time of a forward pass.
     pub mean_step_ms: f64,
+    /// The mean number of sessions in a pass.
     pub mean_batch: f64,
     /// How many passes had rows of one session, of two, and so on.
     pub batch_sizes: Vec<u64>,
+}
+
+/// `null` stands for no number: JSON has none.
+fn number_or_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// Tokens that come within this time are one chunk.
@@ -81,12 +142,14 @@ const CHUNK: Duration = Duration::from_millis(1);
 
 impl Figures {
     /// The figures of what happened from `begin` to `end`; `logs` are of the devices that stay.
-    pub fn new(mode: &str, logs: &[Log], server: ServerSide, begin: Duration, end: Duration) -> Self {
-        let window = (end - begin).as_secs_f64();
+    #[must_use]
+    pub fn new<L: Borrow<Log>>(mode: &str, logs: &[L], server: ServerSide, begin: Duration, end: Duration) -> Self {
+        let logs: Vec<&Log> = logs.iter().map(Borrow::borrow).collect();
+        let window = end.saturating_sub(begin).as_secs_f64();
         let within = |time: &&Duration| (begin..end).contains(*time);
         let count = |log: &Log| log.tokens.iter().filter(within).count();
-        let tokens: usize = logs.iter().map(count).sum();
-        let middle = begin + (end - begin) / 2;
+        let tokens: usize = logs.iter().map(|log| count(log)).sum();
+        let middle = begin + end.saturating_sub(begin) / 2;
         let first_half: usize =
             logs.iter().map(|log| log.tokens.iter().filter(|t| (begin..middle).contains(*t)).count()).sum();
         let rates = sorted(logs.iter().map(|log| count(log) as f64 / window).collect());
@@ -97,24 +160,26 @@ impl Figures {
             .collect();
         let ms = |time: Duration| 1e3 * time.as_secs_f64();
         let ttft = sorted(answers.iter().filter_map(|a| Some(ms(a.first?.saturating_sub(a.arrived)))).collect());
-        let tpot = |a: &&Answer| Some(ms(a.last? - a.first?) / (a.tokens.checked_sub(1).filter(|&n| n >= 8)? as f64));
+        let tpot = |a: &&Answer| {
+            Some(ms(a.last?.saturating_sub(a.first?)) / (a.tokens.checked_sub(1).filter(|&n| n >= 8)? as f64))
+        };
         let tpot = sorted(answers.iter().filter_map(tpot).collect());
         let mut chunks = Vec::new();
-        for log in logs {
+        for log in &logs {
             // A pause between answers is no gap between chunks: only gaps within an answer count.
-            let mut last = None;
+            let mut last: Option<Duration> = None;
             for &time in log.tokens.iter().filter(within) {
-                if let Some(last) = last
-                    && time - last > CHUNK
-                    && !log.answers.iter().any(|answer| answer.arrived > last && answer.arrived <= time)
-                {
-                    chunks.push(ms(time - last));
+                if let Some(last) = last.filter(|&last| time.saturating_sub(last) > CHUNK) {
+                    let next = log.answers.partition_point(|answer| answer.arrived <= last);
+                    if log.answers.get(next).is_none_or(|answer| answer.arrived > time) {
+                        chunks.push(ms(time.saturating_sub(last)));
+                    }
                 }
                 last = Some(time);
             }
         }
         let chunks = sorted(chunks);
-        let sum = |of: fn(&Log) -> u64| logs.iter().map(of).sum::<u64>() as f64;
+        let sum = |of: fn(&Log) -> u64| logs.iter().map(|log| of(log)).sum::<u64>() as f64;
         let generated = sum(|log| log.generated).max(1.0);
         let all_time = end.as_secs_f64();
         let batches: u64 = server.batch_sizes.iter().sum();
@@ -151,10 +216,11 @@ impl Figures {
     }
 
     /// The share of devices that get at least `rate` tokens a second.
-    pub fn share_at(logs: &[Log], rate: f64, begin: Duration, end: Duration) -> f64 {
-        let window = (end - begin).as_secs_f64();
-        let reaches = |log: &&Log| {
-            let tokens = log.tokens.iter().filter(|time| (begin..end).contains(*time)).count();
+    #[must_use]
+    pub fn share_at<L: Borrow<Log>>(logs: &[L], rate: f64, begin: Duration, end: Duration) -> f64 {
+        let window = end.saturating_sub(begin).as_secs_f64();
+        let reaches = |log: &&L| {
+            let tokens = (*log).borrow().tokens.iter().filter(|time| (begin..end).contains(*time)).count();
             tokens as f64 / window >= rate
         };
         logs.iter().filter(reaches).count() as f64 / logs.len().max(1) as f64
