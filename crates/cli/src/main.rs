@@ -9,6 +9,7 @@ mod chat;
 mod demo;
 mod device;
 mod models;
+mod paper;
 mod profile;
 mod ps;
 mod run;
@@ -76,6 +77,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
             Ok(())
         }
+        Command::Paper(args) => paper::paper(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),

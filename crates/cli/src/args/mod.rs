@@ -1,8 +1,10 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod paper;
 mod profile;
 
 use clap::{Args, Parser, Subcommand};
+pub use paper::PaperArgs;
 pub use profile::ProfileArgs;
 use sled_core::device::Fallback;
 use sled_core::policy::Policy;
@@ -54,6 +56,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
     Bench(BenchArgs),
+    /// The paper's tables and figures, simulated: data, plots and a page
+    Paper(PaperArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell

@@ -52,11 +52,11 @@ pub fn bar(len: usize, what: String) -> ProgressBar {
 }
 
 /// Writes results as readable JSON.
-fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Result<()> {
+pub fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Result<()> {
     write_text(path, &(serde_json::to_string_pretty(results)? + "\n"))
 }
 
-fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
+pub fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}; check --out", folder.display()))?;
