@@ -7,6 +7,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `published.rs` | what the paper reports |
+//! | `inputs.rs` | what goes in, and where it is from |
 //! | `lab.rs` | what the experiments share: profiles, devices, servers, many runs |
 //! | `fig3.rs` | confidence against acceptance |
 //! | `table1.rs` | capacity by device |
@@ -20,17 +21,19 @@ mod fig3;
 mod fig4;
 mod fig5;
 mod fig6;
+mod inputs;
 mod lab;
 pub mod published;
 mod table1;
 
 use std::path::Path;
 
-pub use conclusions::{Conclusion, conclusions};
+pub use conclusions::{About, Conclusion, conclusions};
 pub use fig3::{Bin, Reliability};
 pub use fig4::{BatchPoint, Fig4, LoadPoint};
 pub use fig5::{Fig5, GoalPoint, LengthPoint};
 pub use fig6::{CostPoint, Fig6, Setting, Strategy};
+pub use inputs::Input;
 use lab::Lab;
 pub use lab::{ACCEPTANCE, LENGTH, RTT_MS};
 use serde::{Deserialize, Serialize};
@@ -43,6 +46,8 @@ use crate::Error;
 pub struct Paper {
     /// The seeds of the simulations.
     pub seeds: Vec<u64>,
+    /// What went in.
+    pub inputs: Vec<Input>,
     /// Fig. 3, by recording.
     pub fig3: Vec<Reliability>,
     /// Table I.
@@ -80,6 +85,7 @@ pub fn reproduce(root: &Path, effort: &Effort, progress: &dyn Progress) -> Resul
     let lab = Lab::new(root, effort, progress)?;
     Ok(Paper {
         seeds: effort.seeds.clone(),
+        inputs: inputs::inputs(&lab)?,
         fig3: fig3::reliability(&lab)?,
         table1: table1::capacities(&lab)?,
         fig4: fig4::batches(&lab)?,
