@@ -72,7 +72,7 @@ fn a_server_of_one_request_at_a_time_is_an_md1_queue() {
         scenario.window_s = 400.0;
         let summary = run(&scenario);
         let wait = 1e3 * theory::md1_wait(service, load / service).unwrap();
-        eprintln!("{wait} {:?} {:?}", get(&summary, "server.queue_ms"), get(&summary,"mean_response_s"));
+        eprintln!("{wait} {:?} {:?}", get(&summary, "server.queue_ms"), get(&summary, "mean_response_s"));
         agrees(get(&summary, "server.queue_ms"), wait, 0.05);
         agrees(get(&summary, "server.utilisation"), load, 0.02);
         agrees(get(&summary, "mean_response_s"), wait / 1e3 + service, 0.05);

@@ -1,9 +1,11 @@
 //! The command line: every flag, its environment variable, and what it means.
 
 mod profile;
+mod sim;
 
 use clap::{Args, Parser, Subcommand};
 pub use profile::ProfileArgs;
+pub use sim::SimArgs;
 use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
@@ -54,6 +56,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
     Bench(BenchArgs),
+    /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
+    Sim(SimArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell

@@ -52,7 +52,7 @@ pub fn bar(len: usize, what: String) -> ProgressBar {
 }
 
 /// Writes results as readable JSON.
-fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Result<()> {
+pub fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Result<()> {
     write_text(path, &(serde_json::to_string_pretty(results)? + "\n"))
 }
 
