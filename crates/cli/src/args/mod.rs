@@ -2,6 +2,7 @@
 
 mod profile;
 mod sim;
+mod validate;
 
 use clap::{Args, Parser, Subcommand};
 pub use profile::ProfileArgs;
@@ -11,6 +12,7 @@ use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching};
 use sled_model::llama::{CacheType, Precision};
+pub use validate::ValidateArgs;
 
 const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
     [default: warn; for serve also its sessions]";
@@ -381,6 +383,8 @@ pub enum Bench {
     Capacity(CapacityArgs),
     /// The scheduler and the server by themselves, with an engine that costs nothing
     Overhead(OverheadArgs),
+    /// What `serve` measured, beside what the simulator says of the same fleet
+    Validate(ValidateArgs),
 }
 
 /// Who is measured.

@@ -21,7 +21,7 @@ pub fn draw(path: &Path, summary: &Summary) -> anyhow::Result<()> {
     for (area, (title, bars)) in root.split_evenly((1, 2)).iter().zip(panels) {
         let get = |class: usize, key: &str| summary.get(&format!("classes.{class}.figures.{key}"));
         let tops = (0..classes.len()).flat_map(|class| bars.map(|(_, key)| get(class, key).map_or(0.0, upper)));
-        let top = 1.15 * tops.fold(0.1, f64::max);
+        let top = 1.3 * tops.fold(0.1, f64::max);
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 16))
             .margin(12)
@@ -53,7 +53,12 @@ pub fn draw(path: &Path, summary: &Summary) -> anyhow::Result<()> {
             let style = ("sans-serif", 13).into_font().color(&BLACK).pos(centred);
             root.draw_text(&class.name, &style, (x, y + 8))?;
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(WHITE).draw()?;
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.8))
+            .border_style(WHITE)
+            .draw()?;
     }
     Ok(root.present()?)
 }
