@@ -15,6 +15,7 @@ mod ps;
 mod run;
 mod serve;
 mod show;
+mod sim;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -78,6 +79,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Paper(args) => paper::paper(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),

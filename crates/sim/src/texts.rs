@@ -142,7 +142,7 @@ impl Texts {
     }
 
     fn hash(&self, number: Token, what: u64) -> u64 {
-        mix(mix(self.0.seed ^ (u64::from(number) << 32)) ^ what)
+        mix(mix(mix(self.0.seed) ^ u64::from(number)) ^ what)
     }
 
     /// The target's choice for the place `at` of the answer `number`.

@@ -9,7 +9,7 @@ pub struct PaperArgs {
     pub root: std::path::PathBuf,
 
     /// The seeds; every simulation is run with each
-    #[arg(long, env = "SLED_SEEDS", value_name = "S", value_delimiter = ',', default_value = "1,2,3")]
+    #[arg(long, env = "SLED_SEEDS", value_name = "S", value_delimiter = ',', default_value = "1,2,3,4,5")]
     pub seeds: Vec<u64>,
 
     /// Where to write data and plots

@@ -9,6 +9,7 @@ mod predict;
 mod record;
 mod rtt;
 mod serve;
+mod validate;
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
         Bench::Serve(args) => serve::run(args).await,
         Bench::Overhead(args) => overhead::run(args).await,
         Bench::Capacity(args) => serve::capacity(args).await,
+        Bench::Validate(args) => validate::run(&args),
     }
 }
 
@@ -49,6 +51,12 @@ pub fn bar(len: usize, what: String) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:32} {bar:40} {pos}/{len} {eta}");
     let bar = ProgressBar::new(len as u64).with_message(what);
     if let Ok(style) = style { bar.with_style(style) } else { bar }
+}
+
+/// The command line that this process was started with.
+pub fn command() -> String {
+    let arguments = std::env::args().skip(1);
+    std::iter::once("sled".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// Writes results as readable JSON.

@@ -127,7 +127,7 @@ fn scheduler(sessions: usize, time: Duration) -> anyhow::Result<Scheduler> {
     let mut verdicts = 0u64;
     let mut since = Instant::now();
     let mut warm = false;
-    while since.elapsed() < time {
+    while !warm || since.elapsed() < time {
         for (id, from, digest) in waiting.drain(..) {
             server.request(began.elapsed(), id, block(from, digest));
         }

@@ -15,9 +15,23 @@ pub const GREY: RGBColor = RGBColor(120, 120, 120);
 pub struct Line {
     pub name: String,
     pub colour: RGBColor,
-    /// Whether it is a law: dashed, without points.
-    pub law: bool,
+    pub look: Look,
     pub points: Vec<(f64, f64, f64)>,
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Points that are joined, with their intervals.
+    Joined,
+    /// The same, broad, for what lies below another line.
+    Broad,
+    /// Dashed, without points.
+    Dashed,
+    /// Hollow circles that are not joined.
+    Circles,
+    /// Crosses that are not joined.
+    Crosses,
 }
 
 /// How an axis is divided.
@@ -25,8 +39,10 @@ pub struct Line {
 pub enum Scale {
     /// Evenly, from 0.
     Linear,
-    /// By powers.
-    Log,
+    /// By powers of 2.
+    Twos,
+    /// By powers of 10.
+    Tens,
 }
 
 /// A panel.
@@ -35,6 +51,8 @@ pub struct Panel {
     pub x: (&'static str, Scale),
     pub y: (&'static str, Scale),
     pub lines: Vec<Line>,
+    /// How high the panel is over its highest point, to leave room for the legend.
+    pub headroom: f64,
     /// Where the legend is.
     pub legend: SeriesLabelPosition,
 }
@@ -55,7 +73,8 @@ pub fn draw(path: &std::path::Path, panels: Vec<Panel>) -> anyhow::Result<()> {
 
 impl Panel {
     fn draw(&self, area: &Area<'_>) -> anyhow::Result<()> {
-        let (xs, ys) = (self.range(self.x.1, |p| (p.0, 0.0)), self.range(self.y.1, |p| (p.1, p.2)));
+        let xs = range(self.x.1, self.points().map(|(x, _, _)| (x, x)), 1.05);
+        let ys = range(self.y.1, self.points().map(|(_, y, width)| (y, y + width)), self.headroom);
         let mut builder = ChartBuilder::on(area);
         builder
             .caption(&self.title, ("sans-serif", 16))
@@ -63,23 +82,19 @@ impl Panel {
             .margin_right(20)
             .x_label_area_size(38)
             .y_label_area_size(58);
-        let (log_x, log_y) = ((xs.0..xs.1).log_scale(), (ys.0..ys.1).log_scale());
+        let log =
+            |(from, to): (f64, f64), scale| (from..to).log_scale().base(if scale == Scale::Twos { 2.0 } else { 10.0 });
+        let (log_x, log_y) = (log(xs, self.x.1), log(ys, self.y.1));
         match (self.x.1, self.y.1) {
             (Scale::Linear, Scale::Linear) => self.fill(builder.build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)?),
-            (Scale::Linear, Scale::Log) => self.fill(builder.build_cartesian_2d(xs.0..xs.1, log_y)?),
-            (Scale::Log, Scale::Linear) => self.fill(builder.build_cartesian_2d(log_x, ys.0..ys.1)?),
-            (Scale::Log, Scale::Log) => self.fill(builder.build_cartesian_2d(log_x, log_y)?),
+            (Scale::Linear, _) => self.fill(builder.build_cartesian_2d(xs.0..xs.1, log_y)?),
+            (_, Scale::Linear) => self.fill(builder.build_cartesian_2d(log_x, ys.0..ys.1)?),
+            (_, _) => self.fill(builder.build_cartesian_2d(log_x, log_y)?),
         }
     }
 
-    fn range(&self, scale: Scale, of: impl Fn(&(f64, f64, f64)) -> (f64, f64)) -> (f64, f64) {
-        let values = || self.lines.iter().flat_map(|line| &line.points).map(&of);
-        let least = values().map(|(value, _)| value).fold(f64::INFINITY, f64::min);
-        let most = values().map(|(value, width)| value + width).fold(f64::MIN_POSITIVE, f64::max);
-        match scale {
-            Scale::Linear => (0.0, 1.08 * most),
-            Scale::Log => (least / 1.2, most * 1.2),
-        }
+    fn points(&self) -> impl Iterator<Item = (f64, f64, f64)> {
+        self.lines.iter().flat_map(|line| line.points.iter().copied())
     }
 
     fn fill<'a, 'b: 'a, X, Y>(
@@ -101,18 +116,40 @@ impl Panel {
         for line in &self.lines {
             let colour = line.colour;
             let points = || line.points.iter().map(|&(x, y, _)| (x, y));
-            if line.law {
-                let dashed = DashedLineSeries::new(points(), 5, 4, colour.stroke_width(1));
-                chart
-                    .draw_series(dashed)?
-                    .label(&line.name)
-                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 6, y)], colour.stroke_width(1)));
-                continue;
+            let stroke = colour.stroke_width(match line.look {
+                Look::Broad => 7,
+                Look::Dashed => 1,
+                _ => 2,
+            });
+            match line.look {
+                Look::Circles => {
+                    let circles = points().map(|point| Circle::new(point, 7, stroke));
+                    chart
+                        .draw_series(circles)?
+                        .label(&line.name)
+                        .legend(move |(x, y)| Circle::new((x + 8, y), 5, stroke));
+                    continue;
+                }
+                Look::Crosses => {
+                    let crosses = points().map(|point| Cross::new(point, 6, stroke));
+                    chart
+                        .draw_series(crosses)?
+                        .label(&line.name)
+                        .legend(move |(x, y)| Cross::new((x + 8, y), 5, stroke));
+                    continue;
+                }
+                Look::Dashed => {
+                    let dashes = DashedLineSeries::new(points(), 5, 4, stroke);
+                    let short = move |(x, y)| PathElement::new([(x, y), (x + 6, y)], stroke);
+                    chart.draw_series(dashes)?.label(&line.name).legend(short);
+                    continue;
+                }
+                Look::Joined | Look::Broad => {}
             }
             chart
-                .draw_series(LineSeries::new(points(), colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(points(), stroke))?
                 .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], stroke));
             chart.draw_series(points().map(|point| Circle::new(point, 3, colour.filled())))?;
             let bars = line.points.iter().filter(|point| point.2 > 0.0);
             chart.draw_series(bars.map(|&(x, y, width)| {
@@ -127,6 +164,14 @@ impl Panel {
             .draw()?;
         Ok(())
     }
+}
+
+/// From where to where an axis goes that has values from the first to the second of each pair.
+fn range(scale: Scale, values: impl Iterator<Item = (f64, f64)>, room: f64) -> (f64, f64) {
+    let (least, most) = values.fold((f64::INFINITY, f64::MIN_POSITIVE), |(least, most), (low, high)| {
+        (f64::min(least, low), f64::max(most, high))
+    });
+    if scale == Scale::Linear { (0.0, room * most) } else { (least / 1.2, 1.1 * room * most) }
 }
 
 fn label(x: f64) -> String {

@@ -125,9 +125,14 @@ impl Server {
         {
             session.join_ahead();
         }
-        for id in batch.decoding.iter().chain(&batch.reading) {
-            self.seat(*id);
-        }
+        let mut unread = 0;
+        let first_readers = batch.reading.iter().take_while(|id| {
+            let is_in_turn = unread < batch.prefill;
+            unread += self.sessions.get(id).map_or(0, Session::unread);
+            is_in_turn
+        });
+        let seated: Vec<_> = batch.decoding.iter().chain(first_readers).copied().collect();
+        seated.into_iter().for_each(|id| self.seat(id));
         let reserved = if batch.reading.is_empty() { 0 } else { batch.prefill.min(self.config.rows.div_ceil(4)) };
         let room = self.config.rows - reserved;
         let shares = self.shares(&batch, room);
@@ -138,12 +143,16 @@ impl Server {
         }
         let mut prefill = batch.prefill;
         for id in batch.reading {
+            if prefill == 0 {
+                break;
+            }
             let room = self.config.rows.saturating_sub(step.rows.len());
             let Some(session) = self.sessions.get(&id) else { continue };
             let unread = session.unread();
             let asked = session.asks() || self.config.assist != Assist::Never;
             // The last token is no prompt row: its logits choose the next token.
-            let context = if asked { unread } else { unread - 1 }.min(room).min(prefill + 1);
+            let all = if asked { unread } else { unread - 1 }.min(room);
+            let context = if all == unread && unread <= prefill + 1 { unread } else { all.min(prefill) };
             let drafts = if context == unread { self.worthwhile_drafts(id, room - context) } else { 0 };
             if context > 0 && self.add(&mut step, id, context, drafts, 0) {
                 prefill -= (context - 1).min(prefill);

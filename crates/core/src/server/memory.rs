@@ -259,6 +259,9 @@ impl Server {
     ) -> bool {
         let Some(session) = self.sessions.get(&id).filter(|session| session.cached.valid == 0) else { return true };
         let most = session.sequence.len().saturating_sub(1);
+        if most < MIN_SHARED_PREFIX {
+            return true;
+        }
         let common = |tokens: &[Token]| common_prefix(tokens, session.sequence.tokens()).min(most);
         let living = self.holders().filter(|(other, _)| *other != id).map(|(other, donor)| {
             let all = common(donor.sequence.tokens());

@@ -27,7 +27,7 @@ const EARLIER: f64 = 0.6;
 pub(super) struct Batch {
     /// Sessions with a block, or that asked for plain decoding; then those that are assisted. Earliest deadline first.
     pub(super) decoding: Vec<SessionId>,
-    /// Sessions whose text is to be read, first come first.
+    /// Sessions whose text is to be read, in the order of their claims to the cache.
     pub(super) reading: Vec<SessionId>,
     /// How many rows of text may be read.
     pub(super) prefill: usize,
@@ -52,17 +52,20 @@ impl Server {
             match session.wants() {
                 Wants::Nothing => {}
                 Wants::Reading if !with_texts => {}
-                Wants::Reading => queue.reading.push((session.begun, id)),
+                Wants::Reading => queue.reading.push((session.senior, id)),
                 Wants::Tokens => queue.asking.push((self.deadline(session), id)),
                 Wants::Assistance => queue.drafting.push((self.deadline(session), id)),
             }
         }
-        queue.reading.sort_unstable();
-        queue.asking.sort_unstable();
-        queue.drafting.sort_unstable();
         match self.config.batching {
-            Batching::Static { batch_size, max_wait } => self.schedule_static(now, queue, batch_size, max_wait),
-            Batching::Continuous => self.schedule_continuous(now, queue),
+            Batching::Static { batch_size, max_wait } => {
+                queue.keep_earliest(self.config.rows.max(batch_size));
+                self.schedule_static(now, queue, batch_size, max_wait)
+            }
+            Batching::Continuous => {
+                queue.keep_earliest(self.config.rows);
+                self.schedule_continuous(now, queue)
+            }
         }
     }
 
@@ -112,7 +115,7 @@ impl Server {
             row if somebody_decodes && row > 0.0 => ((delay / row) as usize).max(MIN_PREFILL),
             _ => self.config.rows,
         };
-        let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).collect();
+        let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).take(self.config.rows).collect();
         Launch::Now(Batch { decoding, reading: ids(&queue.reading), prefill, padded: false })
     }
 
@@ -167,6 +170,19 @@ struct Queue {
     asking: Vec<(Duration, SessionId)>,
     drafting: Vec<(Duration, SessionId)>,
     reading: Vec<(Duration, SessionId)>,
+}
+
+impl Queue {
+    /// Sorts each part, and drops of each whoever is not among the first `most`: a pass has no rows for them.
+    fn keep_earliest(&mut self, most: usize) {
+        for part in [&mut self.asking, &mut self.drafting, &mut self.reading] {
+            if part.len() > most {
+                part.select_nth_unstable(most);
+                part.truncate(most);
+            }
+            part.sort_unstable();
+        }
+    }
 }
 
 fn ids(queue: &[(Duration, SessionId)]) -> Vec<SessionId> {

@@ -197,10 +197,16 @@ impl Model for LlamaEngine {
     fn forward(&mut self, rows: &[Row]) -> Result<(), Error> {
         self.wants_logits.clear();
         self.check(rows)?;
-        self.context.decode(rows).map_err(|failure| match failure {
-            Failure::NoCells => Error::CacheFull { rows: rows.len(), cells: self.limits.cells },
-            Failure::Other { code, reason } => Error::Decode { code, reason },
-        })?;
+        if let Err(failure) = self.context.decode(rows) {
+            // A pass may be computed in pieces: what the first of them left in the cache goes.
+            for row in rows {
+                self.context.truncate(row.sequence, self.lengths[row.sequence as usize]);
+            }
+            return Err(match failure {
+                Failure::NoCells => Error::CacheFull { rows: rows.len(), cells: self.limits.cells },
+                Failure::Other { code, reason } => Error::Decode { code, reason },
+            });
+        }
         std::mem::swap(&mut self.lengths, &mut self.next_lengths);
         self.wants_logits.extend(rows.iter().map(|row| row.wants_logits));
         Ok(())

@@ -165,6 +165,9 @@ fn fig6(paper: &Paper) -> Vec<(&'static str, bool)> {
     let slow = beside(Setting::Paper, Strategy::AllServer);
     let many = || slow.iter().filter(|(sled, _)| sled.devices >= 16);
     let few = || slow.iter().filter(|(sled, _)| sled.devices == 1);
+    let fronts = |setting, strategy, on: fn(&CostPoint) -> bool| {
+        points.iter().filter(|p| p.setting == setting && on(p)).all(|p| p.strategy == strategy)
+    };
     let hour = published::FIG_6_USD_PER_1K * published::FIG_6_TOKENS_PER_S * 3.6;
     vec![
         (
@@ -182,6 +185,13 @@ fn fig6(paper: &Paper) -> Vec<(&'static str, bool)> {
             beside(Setting::Strong, Strategy::AllServer)
                 .iter()
                 .all(|pair| (0.97..1.03).contains(&ratio(pair)) && (0.97..1.03).contains(&cost(pair))),
+        ),
+        (
+            "Among those that make the target's tokens the front is SLED on the paper's server, and all-server with continuous \
+             batching; with all-edge on the plane, all-edge has the paper's front to itself.",
+            fronts(Setting::Paper, Strategy::Sled, |p| p.front)
+                && points.iter().any(|p| p.front && (p.setting, p.strategy) == (Setting::Strong, Strategy::AllServer))
+                && fronts(Setting::Paper, Strategy::AllEdge, |p| p.front_of_all),
         ),
         (
             "The paper's costs take a server far dearer than four A100 can be rented for.",

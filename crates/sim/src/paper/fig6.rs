@@ -93,8 +93,11 @@ pub struct CostPoint {
     pub tokens_per_s: Estimate,
     /// US dollars for a thousand tokens, at each of the rents.
     pub usd_per_1k: [f64; 2],
-    /// Whether no other point of its setting that makes the target's tokens is cheaper and as fast, at the rent of the profile.
+    /// Whether it makes the target's tokens, and no other point of its setting that does is cheaper and as fast, at the rent of
+    /// the profile.
     pub front: bool,
+    /// Whether no other point of its setting is cheaper and as fast, whosever tokens it makes.
+    pub front_of_all: bool,
 }
 
 pub(super) fn costs(lab: &Lab<'_>) -> Result<Fig6, Error> {
@@ -108,23 +111,38 @@ pub(super) fn costs(lab: &Lab<'_>) -> Result<Fig6, Error> {
     let mut points = Vec::new();
     for setting in [Setting::Paper, Setting::Strong] {
         let mut of_setting = simulated(lab, setting, rents, device_usd_per_hour)?;
-        let plane: Vec<(f64, f64)> = of_setting.iter().map(|p| (p.usd_per_1k[0], p.tokens_per_s.mean)).collect();
-        for (point, front) in of_setting.iter_mut().zip(pareto_front(&plane)) {
-            point.front = front;
-        }
+        mark(&mut of_setting, |point| &mut point.front);
         for bits in BITS {
             let rate = lab.draft_rate(&drafter(bits))?;
             let edge = |devices: usize| {
                 let tokens_per_s = Estimate::of(&[rate * devices as f64]);
                 let usd = usd_per_1k_tokens(devices as f64 * device_usd_per_hour, tokens_per_s.mean);
                 let (strategy, usd_per_1k) = (Strategy::AllEdge, [usd; 2]);
-                CostPoint { setting, strategy, bits, devices, tokens_per_s, usd_per_1k, front: false }
+                CostPoint {
+                    setting,
+                    strategy,
+                    bits,
+                    devices,
+                    tokens_per_s,
+                    usd_per_1k,
+                    front: false,
+                    front_of_all: false,
+                }
             };
             of_setting.extend(DEVICES.map(edge));
         }
+        mark(&mut of_setting, |point| &mut point.front_of_all);
         points.extend(of_setting);
     }
     Ok(Fig6 { rents, device_usd_per_hour, points })
+}
+
+/// Marks the front of these points.
+fn mark(points: &mut [CostPoint], flag: fn(&mut CostPoint) -> &mut bool) {
+    let plane: Vec<(f64, f64)> = points.iter().map(|point| (point.usd_per_1k[0], point.tokens_per_s.mean)).collect();
+    for (point, front) in points.iter_mut().zip(pareto_front(&plane)) {
+        *flag(point) = front;
+    }
 }
 
 fn drafter(bits: u32) -> String {
@@ -157,7 +175,7 @@ fn simulated(
         // Thin clients are there anyway, and idle; devices that draft are paid for.
         let drafting = if strategy == Strategy::Sled { devices as f64 * device_usd_per_hour } else { 0.0 };
         let usd_per_1k = rents.map(|rent| usd_per_1k_tokens(rent + drafting, tokens_per_s.mean));
-        CostPoint { setting, strategy, bits, devices, tokens_per_s, usd_per_1k, front: false }
+        CostPoint { setting, strategy, bits, devices, tokens_per_s, usd_per_1k, front: false, front_of_all: false }
     };
     Ok(places.into_iter().zip(runs).map(point).collect())
 }

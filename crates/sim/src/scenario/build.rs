@@ -98,7 +98,7 @@ impl Simulation {
                         Fallback::Release => sled_core::device::Fallback::Release,
                         Fallback::Wait => sled_core::device::Fallback::Wait,
                     },
-                    seed: mix(seed ^ index as u64),
+                    seed: mix(mix(seed) ^ index as u64),
                     ..Resilience::default()
                 },
             },
@@ -118,7 +118,8 @@ impl Simulation {
             Some(rate) => Arrivals::Poisson { rate },
             None => Arrivals::Closed { think: seconds(load.think_s) },
         };
-        let mut schedule = Schedule::new(arrivals, seed, index);
+        // Devices take consecutive seeds: those of runs are far apart.
+        let mut schedule = Schedule::new(arrivals, mix(seed), index);
         let (families, devices, repeats) = (texts.families().len(), self.scenario.count(), load.repeats);
         let answers = texts.families().get(family).map_or(1, |family| family.source.answers());
         // As many numbers as there are; after so many prompts that they run out they are used again.

@@ -10,6 +10,11 @@ use sled_core::step::{Row, SequenceId};
 use super::weights::Weights;
 use super::{log, start};
 
+/// From 64 rows on, llama.cpp's attention on a CPU works in tiles of 64 rows by 64 cells, and computes a tile if any of its rows
+/// sees any of its cells: rows of many sequences then pay for each other's text. (Measured on 64 sequences of 128 tokens: 1872
+/// ms in one piece, 1210 in two.) A pass of more rows is computed in pieces of so many.
+const CPU_ROWS: u32 = 63;
+
 /// How a context is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ContextOptions {
@@ -63,7 +68,7 @@ impl Context {
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = options.cells;
         params.n_batch = options.rows;
-        params.n_ubatch = options.rows;
+        params.n_ubatch = if super::has_gpu() { options.rows } else { options.rows.min(CPU_ROWS) };
         params.n_seq_max = options.sequences;
         params.n_threads = threads;
         params.n_threads_batch = threads;
@@ -91,7 +96,7 @@ impl Context {
     /// How many rows a forward pass may have; llama.cpp limits what was asked for to the cells.
     pub(crate) fn rows(&self) -> usize {
         // SAFETY: the context is alive.
-        unsafe { sys::llama_n_ubatch(self.context.as_ptr()) as usize }
+        unsafe { sys::llama_n_batch(self.context.as_ptr()) as usize }
     }
 
     /// Whether there is a cache at all and a token sees only what comes before it.
