@@ -9,7 +9,7 @@ SLED := $(CARGO_TARGET_DIR)/release/sled
 # Always the whole workspace: a part of it would have other dependency features, and llama.cpp would be compiled again.
 CARGO_FLAGS := --release --workspace --locked
 
-.PHONY: demo test build bench setup lint
+.PHONY: demo test build bench paper setup lint
 
 demo: build
 	$(SLED) pull qwen2.5-coder-1.5b
@@ -31,6 +31,10 @@ bench: build
 	$(SLED) bench policy
 	$(SLED) bench rtt --outputs 5
 	cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench sampler
+
+# The paper's tables and figures, simulated: results/paper/ and docs/paper.md.
+paper: build
+	$(SLED) paper
 
 lint: setup
 	cargo fmt --all --check

@@ -9,11 +9,13 @@ mod chat;
 mod demo;
 mod device;
 mod models;
+mod paper;
 mod profile;
 mod ps;
 mod run;
 mod serve;
 mod show;
+mod sim;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -76,6 +78,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
             Ok(())
         }
+        Command::Paper(args) => paper::paper(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),

@@ -11,7 +11,7 @@ use crate::args::ServeArgs;
 use crate::{device, models};
 
 /// Rows that one forward pass may have.
-const ROWS: u32 = 512;
+pub const ROWS: u32 = 512;
 
 /// Serves until interrupted.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {

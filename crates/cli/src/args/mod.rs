@@ -1,14 +1,20 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod paper;
 mod profile;
+mod sim;
+mod validate;
 
 use clap::{Args, Parser, Subcommand};
+pub use paper::PaperArgs;
 pub use profile::ProfileArgs;
+pub use sim::SimArgs;
 use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching};
 use sled_model::llama::{CacheType, Precision};
+pub use validate::ValidateArgs;
 
 const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
     [default: warn; for serve also its sessions]";
@@ -54,6 +60,10 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
     Bench(BenchArgs),
+    /// The paper's tables and figures, simulated: data, plots and a page
+    Paper(PaperArgs),
+    /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
+    Sim(SimArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell
@@ -377,6 +387,8 @@ pub enum Bench {
     Capacity(CapacityArgs),
     /// The scheduler and the server by themselves, with an engine that costs nothing
     Overhead(OverheadArgs),
+    /// What `serve` measured, beside what the simulator says of the same fleet
+    Validate(ValidateArgs),
 }
 
 /// Who is measured.

@@ -9,6 +9,7 @@ mod predict;
 mod record;
 mod rtt;
 mod serve;
+mod validate;
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
         Bench::Serve(args) => serve::run(args).await,
         Bench::Overhead(args) => overhead::run(args).await,
         Bench::Capacity(args) => serve::capacity(args).await,
+        Bench::Validate(args) => validate::run(&args),
     }
 }
 
@@ -51,12 +53,18 @@ pub fn bar(len: usize, what: String) -> ProgressBar {
     if let Ok(style) = style { bar.with_style(style) } else { bar }
 }
 
+/// The command line that this process was started with.
+pub fn command() -> String {
+    let arguments = std::env::args().skip(1);
+    std::iter::once("sled".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
 /// Writes results as readable JSON.
-fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Result<()> {
+pub fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Result<()> {
     write_text(path, &(serde_json::to_string_pretty(results)? + "\n"))
 }
 
-fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
+pub fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}; check --out", folder.display()))?;

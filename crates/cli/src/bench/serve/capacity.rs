@@ -1,8 +1,8 @@
 //! The most devices that each get a rate.
 
-use super::{Figures, Load, command};
+use super::{Figures, Load};
 use crate::args::{CapacityArgs, Mode};
-use crate::bench::{bar, write_json};
+use crate::bench::{bar, command, write_json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use sled_sim::recording::Recording;
 use tokio::task::JoinSet;
 
 use super::meter::Meter;
-use super::{bar, prompts, write_json};
+use super::{bar, command, prompts, write_json};
 use crate::args::{LoadArgs, Mode, ServeBenchArgs};
 use crate::device;
 pub use capacity::run as capacity;
@@ -26,7 +26,7 @@ use fleet::{Fleet, Task};
 use process::ServerProcess;
 
 /// Tokens of cache for each device: longer than any prompt of the set and its answer.
-const CONTEXT: usize = 768;
+pub const CONTEXT: usize = 768;
 
 #[derive(serde::Serialize)]
 struct Results {
@@ -208,12 +208,6 @@ impl Snapshot {
             batch_sizes: self.totals.batch_sizes.iter().zip(earlier).map(|(after, before)| after - before).collect(),
         }
     }
-}
-
-/// The command line that this process was started with.
-fn command() -> String {
-    let arguments = std::env::args().skip(1);
-    std::iter::once("sled".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 fn line(f: &Figures) -> String {
