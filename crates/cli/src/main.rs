@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod beyond;
 mod chat;
 mod demo;
 mod device;
@@ -77,6 +78,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
             Ok(())
         }
+        Command::Beyond(args) => beyond::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),

@@ -1,9 +1,11 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod beyond;
 mod profile;
 mod sim;
 mod validate;
 
+pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
 pub use profile::ProfileArgs;
 pub use sim::SimArgs;
@@ -60,6 +62,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
     Sim(SimArgs),
+    /// Answer what the paper leaves open, by simulation: results/beyond and docs/beyond.md
+    Beyond(BeyondArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub use capacity::{Capacity, Trial, capacity};
 pub use prepare::Simulation;
 pub use report::{ClassReport, Energy, Report, ServerReport};
-pub use seeds::{Estimate, Summary, run_seeds};
+pub use seeds::{Estimate, Summary, parallel, run_seeds};
 use serde::{Deserialize, Serialize};
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
