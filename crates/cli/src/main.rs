@@ -10,6 +10,7 @@ mod chat;
 mod demo;
 mod device;
 mod models;
+mod paper;
 mod profile;
 mod ps;
 mod run;
@@ -80,6 +81,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Beyond(args) => beyond::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Paper(args) => paper::paper(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),

@@ -181,7 +181,8 @@ fn prompts_that_come_together_share_one_budget() {
     let mut bench = Bench::new(config(), 20 * MS, 5 * MS);
     let user = bench.open_thin(&[1, 2]);
     bench.step();
-    let readers: Vec<_> = (0..30).map(|i| bench.open_thin(&[&[3 + i % 5, 3 + i / 5][..], &[7; 100]].concat())).collect();
+    let readers: Vec<_> =
+        (0..30).map(|i| bench.open_thin(&[&[3 + i % 5, 3 + i / 5][..], &[7; 100]].concat())).collect();
     while readers.iter().any(|&id| bench.tokens(id) == 0) {
         let decoding = 1 + readers.iter().filter(|&&id| bench.tokens(id) > 0).count();
         let before = bench.now;
@@ -189,7 +190,11 @@ fn prompts_that_come_together_share_one_budget() {
         assert!(bench.complete(step).iter().any(|(id, _)| *id == user), "the user is served in every step");
         // A pass takes as long as without prompts, and 250 ms more, or twice as long; what the estimate is off by beside.
         let without = 20 * MS + 5 * MS * decoding as u32;
-        assert!(bench.now - before <= (without + (250 * MS).max(without)) * 4 / 3, "{decoding}: {:?}", bench.now - before);
+        assert!(
+            bench.now - before <= (without + (250 * MS).max(without)) * 4 / 3,
+            "{decoding}: {:?}",
+            bench.now - before
+        );
     }
 }
 

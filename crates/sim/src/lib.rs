@@ -18,6 +18,7 @@
 //! | [`profile`] | what machines and models take, cost and draw, and where each number is from |
 //! | [`economics`] | what tokens cost |
 //! | [`theory`] | closed forms: rounds, capacity, queues |
+//! | [`paper`] | the paper's tables and figures |
 //! | [`rng`] | all the randomness |
 
 pub mod cost;
@@ -28,6 +29,7 @@ pub mod figures;
 pub mod load;
 pub mod network;
 pub mod oracle;
+pub mod paper;
 pub mod profile;
 pub mod recording;
 pub mod replay;

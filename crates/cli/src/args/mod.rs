@@ -1,12 +1,14 @@
 //! The command line: every flag, its environment variable, and what it means.
 
 mod beyond;
+mod paper;
 mod profile;
 mod sim;
 mod validate;
 
 pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
+pub use paper::PaperArgs;
 pub use profile::ProfileArgs;
 pub use sim::SimArgs;
 use sled_core::device::Fallback;
@@ -64,6 +66,8 @@ pub enum Command {
     Sim(SimArgs),
     /// Answer what the paper leaves open, by simulation: results/beyond and docs/beyond.md
     Beyond(BeyondArgs),
+    /// The paper's tables and figures, simulated: data, plots and a page
+    Paper(PaperArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::Findings;
-use super::capacity::Capacities;
+use super::capacity::{ABOVE, Capacities};
 use super::map::{DEVICES, DRAFTS, Map, STEPS, TRIPS};
-use super::series::{CENTRAL, NAMES, RTT, Series};
+use super::series::{CENTRAL, NAMES, ORACLE, RTT, Series};
 use super::setting::{BIG, BIG_DRAFTER, JETSON, LAPTOP, OFFLOADED, Outcome, PI};
 
 /// Differences below this are noise: the widths of the confidence intervals.
@@ -262,6 +262,41 @@ fn section(name: &str, series: &Series) -> String {
         let shares: Vec<String> = series.xs().iter().map(|&x| format!("{:.0} % at {x} s", share(x))).collect();
         let _infallible = write!(text, " Shown as provisional with `release`: {}.", shares.join(", "));
     }
+    let worst = |lines: &[&str]| {
+        let gains = series.xs().into_iter().flat_map(|x| lines.iter().filter_map(move |line| gain(series, line, x)));
+        gains.fold(f64::INFINITY, f64::min)
+    };
+    match name {
+        "lengths" => {
+            let behind = series.xs().into_iter().filter_map(|x| {
+                let best =
+                    (1..=8).filter_map(|k| Some(series.get(&format!("fixed:{k}"), x)?.speed.mean)).fold(0.0, f64::max);
+                Some((series.get("goodput", x)?.speed.mean / best, x))
+            });
+            if let Some((share, x)) = behind.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                let _infallible =
+                    write!(text, " Against the best fixed length `goodput` is worst at {x} devices: {share:.2}.");
+            }
+        }
+        "mixed" => {
+            let _infallible = write!(
+                text,
+                " What the fast drafters gain makes passes longer for everybody: who cannot draft, or not fast enough, gets down to \
+                 {:.2} of what it would have among thin clients alone.",
+                worst(&[PI.name, "thin"])
+            );
+        }
+        "offloaded-generating" => {
+            let few = series.xs().into_iter().filter(|&x| x <= 8.0).filter_map(|x| gain(series, ORACLE, x));
+            let _infallible = write!(
+                text,
+                " `oracle` are Pis that know which of their drafts are right: with 1 to 8 of them at least {:.2}. More than that \
+                 takes a faster drafter.",
+                few.fold(f64::INFINITY, f64::min)
+            );
+        }
+        _ => {}
+    }
     let widest = series.points.iter().filter_map(|point| Some(point.outcome.speed.ci95? / point.outcome.speed.mean));
     let _infallible = write!(
         text,
@@ -304,9 +339,10 @@ fn capacity(capacities: &Capacities) -> String {
     };
     let rows: Vec<Vec<String>> = Capacities::rates().iter().map(row).collect();
     format!(
-        "### Capacity\n\nThe most devices of which {:.0} % get a rate on the 70B, found by doubling and bisection with one seed; the \
-         server knows the rate (`--rate-goal`). In brackets: over `central`.\n\n{}\n![Capacity](../results/beyond/capacity.svg)\n\n",
+        "### Capacity\n\nThe most devices of which {:.0} % get a rate on the 70B, found by doubling and bisection with one seed. With \
+         `rate goal` the server is told {} times the rate, and helps only who would fall below it. In brackets: over `central`.\n\n{}\n![Capacity](../results/beyond/capacity.svg)\n\n",
         100.0 * capacities.share,
+        ABOVE,
         table(&head, &rows)
     )
 }

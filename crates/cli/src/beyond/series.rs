@@ -32,6 +32,9 @@ pub const RTT: f64 = 20.0;
 /// The line that others are compared with.
 pub const CENTRAL: &str = "central";
 
+/// Drafters that know which of their drafts are right.
+pub const ORACLE: &str = "oracle";
+
 /// One experiment.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Series {
@@ -145,6 +148,8 @@ fn offloaded(drafts: &Path) -> Vec<Task> {
         for drafter in [JETSON, PI] {
             tasks.push(task(drafter.name, count, with(OFFLOADED, drafter.class(drafts, count, RTT))));
         }
+        let oracle = scenario::DeviceClass { knowledge: 1.0, ..PI.class(drafts, count, RTT) };
+        tasks.push(task(ORACLE, count, with(OFFLOADED, oracle)));
     }
     tasks
 }
@@ -208,7 +213,7 @@ fn batching(drafts: &Path) -> Vec<Task> {
             tasks.push(task(&format!("static:{batch_size}:100"), count, scenario));
         }
         let oracle = scenario::DeviceClass { knowledge: 1.0, ..class };
-        tasks.push(task("oracle", count, with(BIG, oracle)));
+        tasks.push(task(ORACLE, count, with(BIG, oracle)));
     }
     tasks
 }

@@ -1,0 +1,48 @@
+//! Numbers and tables as the page has them.
+
+use sled_sim::scenario::Estimate;
+
+/// Three digits, without an exponent.
+pub fn number(x: f64) -> String {
+    if x == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = (2 - x.abs().log10().floor() as i32).clamp(0, 6);
+    format!("{x:.*}", usize::try_from(digits).unwrap_or_default())
+}
+
+/// The mean and half its 95 % interval, if that is not 0 at this precision.
+pub fn estimate(estimate: Estimate) -> String {
+    let mean = number(estimate.mean);
+    let decimals = mean.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let width = estimate.ci95.map(|width| format!("{width:.decimals$}"));
+    match width.filter(|width| width.chars().any(|c| c.is_ascii_digit() && c != '0')) {
+        Some(width) => format!("{mean} ± {width}"),
+        None => mean,
+    }
+}
+
+/// A table in Markdown.
+pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
+    let mut text = line(&head) + &"|---".repeat(head.len()) + "|\n";
+    rows.into_iter().for_each(|row| text += &line(&row));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits() {
+        let written = [137.04, 5.065, 0.028_57, 0.000_458, 1234.5, 0.0].map(number);
+        assert_eq!(written, ["137", "5.07", "0.0286", "0.000458", "1234", "0"]);
+        let with = |mean, ci95| estimate(Estimate { mean, ci95 });
+        assert_eq!(
+            [with(5.065, Some(0.013)), with(5.065, Some(0.001)), with(48.0, None)],
+            ["5.07 ± 0.01", "5.07", "48.0"]
+        );
+    }
+}
