@@ -11,6 +11,7 @@ mod demo;
 mod device;
 mod models;
 mod paper;
+mod plan;
 mod profile;
 mod ps;
 mod run;
@@ -80,6 +81,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Beyond(args) => beyond::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Paper(args) => paper::paper(&args),
         Command::Profile(args) => profile::profile(&args),

@@ -2,6 +2,7 @@
 
 mod beyond;
 mod paper;
+mod plan;
 mod profile;
 mod sim;
 mod validate;
@@ -9,6 +10,7 @@ mod validate;
 pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
 pub use paper::PaperArgs;
+pub use plan::PlanArgs;
 pub use profile::ProfileArgs;
 pub use sim::SimArgs;
 use sled_core::device::Fallback;
@@ -64,6 +66,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
     Sim(SimArgs),
+    /// Plan a server: how many devices, with which policy, at what cost, and what limits it
+    Plan(PlanArgs),
     /// Answer what the paper leaves open, by simulation: results/beyond and docs/beyond.md
     Beyond(BeyondArgs),
     /// The paper's tables and figures, simulated: data, plots and a page
