@@ -5,11 +5,13 @@
 
 mod args;
 mod bench;
+mod beyond;
 mod chat;
 mod demo;
 mod device;
 mod models;
 mod paper;
+mod plan;
 mod profile;
 mod ps;
 mod run;
@@ -78,8 +80,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
             Ok(())
         }
-        Command::Paper(args) => paper::paper(&args),
+        Command::Beyond(args) => beyond::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Paper(args) => paper::paper(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),

@@ -17,6 +17,7 @@
 //! | [`oracle`] | how fast a device could be that knew which drafts are right |
 //! | [`profile`] | what machines and models take, cost and draw, and where each number is from |
 //! | [`economics`] | what tokens cost |
+//! | [`plan`] | how many devices a server will carry, at what cost, and what limits it |
 //! | [`theory`] | closed forms: rounds, capacity, queues |
 //! | [`paper`] | the paper's tables and figures |
 //! | [`rng`] | all the randomness |
@@ -30,6 +31,7 @@ pub mod load;
 pub mod network;
 pub mod oracle;
 pub mod paper;
+pub mod plan;
 pub mod profile;
 pub mod recording;
 pub mod replay;

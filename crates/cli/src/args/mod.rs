@@ -1,12 +1,16 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod beyond;
 mod paper;
+mod plan;
 mod profile;
 mod sim;
 mod validate;
 
+pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
 pub use paper::PaperArgs;
+pub use plan::PlanArgs;
 pub use profile::ProfileArgs;
 pub use sim::SimArgs;
 use sled_core::device::Fallback;
@@ -60,10 +64,14 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
     Bench(BenchArgs),
-    /// The paper's tables and figures, simulated: data, plots and a page
-    Paper(PaperArgs),
     /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
     Sim(SimArgs),
+    /// Plan a server: how many devices, with which policy, at what cost, and what limits it
+    Plan(PlanArgs),
+    /// Answer what the paper leaves open, by simulation: results/beyond and docs/beyond.md
+    Beyond(BeyondArgs),
+    /// The paper's tables and figures, simulated: data, plots and a page
+    Paper(PaperArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell

@@ -265,7 +265,8 @@ impl Server {
         let common = |tokens: &[Token]| common_prefix(tokens, session.sequence.tokens()).min(most);
         let living = self.holders().filter(|(other, _)| *other != id).map(|(other, donor)| {
             let all = common(donor.sequence.tokens());
-            let coming = if is_planned(other) { all } else { 0 };
+            // Most share nothing, and to look for one in a pass takes as long as the pass has sessions.
+            let coming = if all >= MIN_SHARED_PREFIX && is_planned(other) { all } else { 0 };
             (all.min(donor.cached.valid), coming, donor.cached.sequence)
         });
         let left = (0..).zip(&self.memory.slots).filter_map(|(sequence, slot)| match &slot.holder {
