@@ -45,21 +45,24 @@ const LONGEST_LEASE: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Goodput {
     rate: Rate,
-    /// The rate while blocks are sent, and while the server decodes by itself.
-    drafting: Rate,
+    /// The pace while blocks are sent, and the rate while the server decodes by itself.
+    drafting: Pace,
     plain: Rate,
     /// Verdicts until the trial of drafting is over.
     trial: u32,
-    tried: Rate,
+    tried: Pace,
     /// Plain tokens until the next trial, and from the next on.
     pause: usize,
     next_pause: usize,
     draft: Mean,
     step: Mean,
-    /// What the step would have taken without this device's drafts.
+    /// What the step would have taken without this device's drafts: on average, and the last one, in seconds.
     plain_step: Mean,
+    last_plain_step: f64,
     row: Mean,
     sharing: Mean,
+    /// What the server says that a row costs, in tokens.
+    price: Mean,
     /// The round trip without the server's part in it.
     way: Mean,
     longest: usize,
@@ -80,17 +83,19 @@ impl Default for Goodput {
     fn default() -> Self {
         Self {
             rate: Rate::default(),
-            drafting: Rate::default(),
+            drafting: Pace::default(),
             plain: Rate::default(),
             trial: TRIAL,
-            tried: Rate::default(),
+            tried: Pace::default(),
             pause: 0,
             next_pause: FIRST_PAUSE,
             draft: Mean(None),
             step: Mean(None),
             plain_step: Mean(None),
+            last_plain_step: 0.0,
             row: Mean(None),
             sharing: Mean(None),
+            price: Mean(None),
             way: Mean(None),
             longest: FIRST_LONGEST,
         }
@@ -98,19 +103,21 @@ impl Default for Goodput {
 }
 
 impl Goodput {
-    /// `tokens` were committed in the last `time`; `plainly`, if the server decoded by itself.
+    /// `tokens` were committed in the last `time`; `plainly`, if the server decoded by itself. [`Self::on_load`] has told of the
+    /// step that committed them.
     pub fn on_commit(&mut self, tokens: usize, time: Duration, plainly: bool) {
+        let time = time.as_secs_f64();
         self.rate.add(tokens, time);
         if plainly {
             self.plain.add(tokens, time);
             self.pause = self.pause.saturating_sub(tokens);
             return;
         }
-        self.drafting.add(tokens, time);
+        self.drafting.add(tokens, time, self.last_plain_step);
         if self.trial > 0 {
             self.trial -= 1;
-            self.tried.add(tokens, time);
-            if self.trial + 2 < TRIAL && 2.0 * self.tried.get() < self.plain_rate() {
+            self.tried.add(tokens, time, self.last_plain_step);
+            if self.trial + 2 < TRIAL && self.over_plain(self.tried) < 0.5 {
                 self.drafting = self.tried;
                 self.trial = 0;
             }
@@ -127,7 +134,9 @@ impl Goodput {
         self.step.add(load.step.as_secs_f64());
         self.row.add(load.row.as_secs_f64());
         self.sharing.add(f64::from(load.sharing.max(1)));
-        self.plain_step.add(load.step.saturating_sub(load.row * rows.saturating_sub(1)).as_secs_f64());
+        self.price.add(f64::from(load.price.min(1000)) / 1e3);
+        self.last_plain_step = load.step.saturating_sub(load.row * rows.saturating_sub(1)).as_secs_f64();
+        self.plain_step.add(self.last_plain_step);
     }
 
     /// A block and its verdict were on the way for `time`.
@@ -166,14 +175,14 @@ impl Goodput {
     pub fn on_drafting(&mut self) {
         if self.trial == 0 && self.pause == 0 && !self.is_drafting_faster() {
             self.trial = TRIAL;
-            self.tried = Rate::default();
+            self.tried = Pace::default();
         }
     }
 
     /// Whether a draft that was made already is worth its row.
     #[must_use]
     pub fn pays(&self, survival: f64) -> bool {
-        survival > self.rate.get() * self.price()
+        survival > self.price()
     }
 
     /// Whether a draft that is not made yet is worth waiting for, with a block at hand that could go out. `acceptance` is that
@@ -182,7 +191,7 @@ impl Goodput {
     pub fn worth_waiting(&self, survival: f64, acceptance: f64, travel: Travel) -> bool {
         let (draft, step, shared) = (self.draft.or(0.0), self.step.or(0.0), self.is_shared());
         if travel == Travel::Alone {
-            return survival > self.rate.get() * (draft + self.price());
+            return survival > self.rate.get() * draft + self.price();
         }
         // The server is busy with the block before; it takes together what arrives meanwhile.
         if !self.pays(survival) || (travel == Travel::Behind && !shared) {
@@ -193,14 +202,14 @@ impl Goodput {
         // wrong draft is in the block already, all that is gained is delay.
         let drafts_a_step = (step / draft.max(1e-6)).max(1.0);
         let saved = ((1.0 - acceptance) + acceptance / drafts_a_step) * (step - draft).max(0.0);
-        let row = if shared { self.price() } else { 0.0 };
+        let row = if shared { self.row.or(0.0) * self.sharing.or(1.0) } else { 0.0 };
         survival * (saved + row) > (1.0 - survival) * (draft + self.row.or(0.0))
     }
 
     /// Whether to draft the first token of a block with nothing under way.
     #[must_use]
     pub fn pays_to_draft(&self, acceptance: f64) -> bool {
-        acceptance > self.rate.get() * (self.draft.or(0.0) + self.price())
+        acceptance > self.rate.get() * self.draft.or(0.0) + self.price()
     }
 
     /// How many tokens the server is to decode by itself before the device thinks again: at least twice as many as it decodes
@@ -212,7 +221,13 @@ impl Goodput {
     }
 
     fn is_drafting_faster(&self) -> bool {
-        self.drafting.get() >= MARGIN * self.plain_rate()
+        self.over_plain(self.drafting) >= MARGIN
+    }
+
+    /// How many times as fast as plain decoding a pace is. What others do changes the steps of a shared server from one second to
+    /// the next: there the two are compared step by step, and not with what was measured at another time.
+    fn over_plain(&self, pace: Pace) -> f64 {
+        if self.is_shared() { pace.by_steps.get() } else { pace.by_time.get() / self.plain_rate() }
     }
 
     /// The rate of plain decoding: as measured, or what the steps would allow now, if that is more.
@@ -224,28 +239,46 @@ impl Goodput {
         self.sharing.or(1.0) > SHARED
     }
 
-    /// Seconds that a row costs all sessions that share the step.
+    /// What a row costs, in tokens: as the server says, which also counts prompts that wait, but at least what this device's
+    /// share of the step is worth to all sessions that wait for it.
     fn price(&self) -> f64 {
-        self.row.or(0.0) * self.sharing.or(1.0)
+        (self.rate.get() * self.row.or(0.0) * self.sharing.or(1.0)).max(self.price.or(0.0))
     }
 }
 
-/// Committed tokens a second, of late.
+/// Committed tokens a second, and in the time that a step of plain decoding would have taken just then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    by_time: Rate,
+    by_steps: Rate,
+}
+
+impl Pace {
+    /// `tokens` in `time` seconds, while a plain step took `step` seconds.
+    fn add(&mut self, tokens: usize, time: f64, step: f64) {
+        self.by_time.add(tokens, time);
+        if step > 0.0 {
+            self.by_steps.add(tokens, time / step);
+        }
+    }
+}
+
+/// Committed tokens in a unit of time, of late.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rate {
     tokens: f64,
-    seconds: f64,
+    time: f64,
 }
 
 impl Rate {
-    fn add(&mut self, tokens: usize, time: Duration) {
+    fn add(&mut self, tokens: usize, time: f64) {
         let kept = RATE_KEPT.powi(i32::try_from(tokens).unwrap_or(i32::MAX));
         self.tokens = kept * self.tokens + tokens as f64;
-        self.seconds = kept * self.seconds + time.as_secs_f64();
+        self.time = kept * self.time + time;
     }
 
     fn get(&self) -> f64 {
-        if self.seconds > 0.0 { self.tokens / self.seconds } else { 0.0 }
+        if self.time > 0.0 { self.tokens / self.time } else { 0.0 }
     }
 
     fn is_known(&self) -> bool {
@@ -278,7 +311,7 @@ mod tests {
         let mut goodput = Goodput::default();
         goodput.on_draft(20 * MS);
         for _ in 0..40 {
-            goodput.on_load(Load { queue: Duration::ZERO, step, row, sharing }, 1);
+            goodput.on_load(Load { queue: Duration::ZERO, step, row, sharing, price: 0 }, 1);
             goodput.on_commit(2, 2 * token, false);
         }
         goodput
@@ -323,7 +356,7 @@ mod tests {
     #[test]
     fn drafting_that_does_not_pay_is_given_up_and_tried_again() {
         let mut goodput = Goodput::default();
-        let load = Load { queue: Duration::ZERO, step: 10 * MS, row: MS, sharing: 1 };
+        let load = Load { queue: Duration::ZERO, step: 10 * MS, row: MS, sharing: 1, price: 0 };
         let mut tries = 0;
         let mut plain = 0;
         for _ in 0..400 {

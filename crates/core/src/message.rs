@@ -125,4 +125,6 @@ pub struct Load {
     pub row: Duration,
     /// How many sessions shared the pass: each of them waits for every row of it.
     pub sharing: u32,
+    /// What one more row costs, in thousandths of a token: so much is not committed, for anybody, because of it.
+    pub price: u32,
 }

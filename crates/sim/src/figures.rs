@@ -218,12 +218,21 @@ impl Figures {
     /// The share of devices that get at least `rate` tokens a second.
     #[must_use]
     pub fn share_at<L: Borrow<Log>>(logs: &[L], rate: f64, begin: Duration, end: Duration) -> f64 {
+        Self::share_of(&Self::rates(logs, begin, end), rate)
+    }
+
+    /// The share of these rates that is at least `rate`.
+    #[must_use]
+    pub fn share_of(rates: &[f64], rate: f64) -> f64 {
+        rates.iter().filter(|&&each| each >= rate).count() as f64 / rates.len().max(1) as f64
+    }
+
+    /// How many tokens a second each device got from `begin` to `end`.
+    #[must_use]
+    pub fn rates<L: Borrow<Log>>(logs: &[L], begin: Duration, end: Duration) -> Vec<f64> {
         let window = end.saturating_sub(begin).as_secs_f64();
-        let reaches = |log: &&L| {
-            let tokens = (*log).borrow().tokens.iter().filter(|time| (begin..end).contains(*time)).count();
-            tokens as f64 / window >= rate
-        };
-        logs.iter().filter(reaches).count() as f64 / logs.len().max(1) as f64
+        let tokens = |log: &Log| log.tokens.iter().filter(|time| (begin..end).contains(*time)).count();
+        logs.iter().map(|log| tokens(log.borrow()) as f64 / window).collect()
     }
 }
 

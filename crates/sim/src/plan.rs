@@ -189,8 +189,6 @@ pub fn plan(wish: &Wish, profiles: &Profiles, progress: &dyn Fn(f64)) -> Result<
         return Err(Error::Scenario("there is no policy to choose from".to_owned()));
     };
 
-    // What drafting would bring is asked of devices that draft.
-    let drafting = policy.or(Some(Policy::Goodput));
     let faster = [
         (Limit::Compute, "passes of half the time", Case { passes: 0.5, ..case.again() }),
         (Limit::Drafter, "drafts in half the time", Case { drafts: 0.5, ..case.again() }),
@@ -198,7 +196,11 @@ pub fn plan(wish: &Wish, profiles: &Profiles, progress: &dyn Fn(f64)) -> Result<
     ];
     let mut what_if = Vec::new();
     for (limit, change, case) in faster {
-        let devices = case.capacity(drafting, wish.rate)?.devices;
+        let mut devices = case.capacity(policy, wish.rate)?.devices;
+        if policy.is_none() {
+            // Whoever is better off without drafts now may draft then.
+            devices = devices.max(case.capacity(Some(Policy::Fixed { k: 2 }), wish.rate)?.devices);
+        }
         progress(share);
         let devices = devices.min(memory.unwrap_or(usize::MAX));
         what_if.push(WhatIf { limit, change: change.to_owned(), devices });

@@ -65,6 +65,7 @@ fn encode_commit(commit: Commit) -> pb::Commit {
         step_us: micros(commit.load.step),
         sharing: commit.load.sharing,
         unasked: commit.unasked,
+        price: commit.load.price,
     }
 }
 
@@ -75,6 +76,7 @@ fn decode_commit(commit: pb::Commit, bounds: &Bounds) -> Result<Commit, WireErro
         step: time(commit.step_us),
         row: time(commit.row_us),
         sharing: commit.sharing,
+        price: commit.price,
     };
     let commit = Commit {
         turn: commit.turn,

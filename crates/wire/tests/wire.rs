@@ -71,10 +71,10 @@ fn reply() -> impl Strategy<Value = Reply> {
     let micros = || any::<u32>().prop_map(|us| Duration::from_micros(us.into()));
     let commit = (
         (any::<u32>(), 0..130_000usize, 0..900usize, vec(token(), 0..172)),
-        (any::<u64>(), any::<u32>(), micros(), micros(), micros(), any::<u32>()),
+        (any::<u64>(), any::<u32>(), micros(), micros(), micros(), any::<u32>(), any::<u32>()),
     )
-        .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, step, row, sharing))| {
-            let load = Load { queue, step, row, sharing };
+        .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, step, row, sharing, price))| {
+            let load = Load { queue, step, row, sharing, price };
             Reply::Commit(Commit {
                 turn,
                 from,
@@ -219,7 +219,8 @@ fn failures_end_the_stream_with_their_reason() {
 
 #[test]
 fn loads_saturate() {
-    let load = Load { queue: Duration::MAX, step: Duration::MAX, row: Duration::from_nanos(2_999), sharing: 3 };
+    let load =
+        Load { queue: Duration::MAX, step: Duration::MAX, row: Duration::from_nanos(2_999), sharing: 3, price: 4 };
     let commit =
         Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, unasked: false, load };
     let Ok(FromServer::Reply(Reply::Commit(decoded))) =
@@ -228,7 +229,7 @@ fn loads_saturate() {
         panic!("a commit was expected");
     };
     let most = Duration::from_micros(u32::MAX.into());
-    let expected = Load { queue: most, step: most, row: Duration::from_micros(2), sharing: 3 };
+    let expected = Load { queue: most, step: most, row: Duration::from_micros(2), sharing: 3, price: 4 };
     assert_eq!(decoded.load, expected);
 }
 
@@ -242,6 +243,7 @@ fn a_round_costs_tens_of_bytes_each_way() {
         step: Duration::from_millis(200),
         row: Duration::from_millis(10),
         sharing: 16,
+        price: 700,
     };
     let digest = Digest(u64::MAX);
     let commit = Commit {
@@ -256,7 +258,7 @@ fn a_round_costs_tens_of_bytes_each_way() {
     };
     let draft = encode_request(Request::Draft(block)).encoded_len();
     let verdict = encode_reply(Reply::Commit(commit)).unwrap().encoded_len();
-    assert_eq!((draft, verdict), (35, 40));
+    assert_eq!((draft, verdict), (35, 43));
 }
 
 #[test]

@@ -59,6 +59,9 @@ impl Device {
     /// Learns from a commit what things cost.
     fn measure(&mut self, commit: &Commit, tokens: usize) {
         let now = self.clock.now();
+        if commit.rows > 0 {
+            self.goodput.on_load(commit.load, commit.rows);
+        }
         if let Some(last) = self.last_commit.replace(now) {
             let plainly = self.blocks.front().is_some_and(|block| block.is_lease);
             self.goodput.on_commit(tokens, now.saturating_sub(last), plainly);
@@ -72,9 +75,6 @@ impl Device {
                     self.goodput.on_round_trip(time.saturating_sub(commit.load.queue + commit.load.step));
                 }
             }
-        }
-        if commit.rows > 0 {
-            self.goodput.on_load(commit.load, commit.rows);
         }
     }
 

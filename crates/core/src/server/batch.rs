@@ -14,9 +14,6 @@ use crate::{Position, Token};
 /// After this many failed passes in a row with a session, the session is given up.
 const MAX_FAILURES: u32 = 3;
 
-/// Of so many blocks one is verified a draft further than seems worth it: what is never tried is never learned.
-const TRIALS: u64 = 32;
-
 /// What the engine is to do.
 #[derive(Debug)]
 pub enum Plan {
@@ -81,6 +78,13 @@ struct Verify {
     first: usize,
     drafts: Vec<Token>,
     waited: Duration,
+}
+
+impl Verify {
+    /// The first draft of the answered block that has no row.
+    fn cut_off(&self) -> Option<Token> {
+        self.pending.as_ref()?.block.tokens.get(self.known + self.drafts.len()).copied()
+    }
 }
 
 impl Server {
@@ -170,7 +174,7 @@ impl Server {
 
     /// How many drafts of each session are verified. Everybody has a row before anybody has two; then the likeliest drafts come
     /// first, wherever they are from, as far as they are worth their price.
-    fn shares(&mut self, batch: &Batch, room: usize) -> Vec<(SessionId, usize)> {
+    fn shares(&self, batch: &Batch, room: usize) -> Vec<(SessionId, usize)> {
         let served = &batch.decoding[..batch.decoding.len().min(room)];
         let mut room = room - served.len();
         let mut shares: Vec<(SessionId, usize)> = Vec::with_capacity(served.len());
@@ -211,15 +215,10 @@ impl Server {
     }
 
     /// How many of them are likely enough to be worth their rows, up to `room`.
-    fn worthwhile_drafts(&mut self, id: SessionId, room: usize) -> usize {
+    fn worthwhile_drafts(&self, id: SessionId, room: usize) -> usize {
         let (there, price) = (self.drafts_of(id).min(room), self.row_price());
         let Some(session) = self.sessions.get(&id) else { return 0 };
-        let worth = (1..=there).take_while(|&len| session.forecast.survival(len) >= price).count();
-        if worth == there {
-            return there;
-        }
-        self.trials += 1;
-        worth + usize::from(self.trials.is_multiple_of(TRIALS))
+        (1..=there).take_while(|&len| session.forecast.survival(len) >= price).count()
     }
 
     /// Gives `id` rows in `step`: for `context` tokens of its text, for `drafts` drafts behind them, and as padding. False if
@@ -292,6 +291,7 @@ impl Server {
             self.cost.observe(step.rows.len(), duration);
         }
         let row = Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default();
+        let price = (1e3 * self.row_price()) as u32;
         let mut replies = Vec::new();
         while let Some(part) = step.parts.last_mut() {
             let (rows, sequence) = (part.rows.len(), part.sequence);
@@ -317,7 +317,10 @@ impl Server {
                         session.tally.committed += committed as u64;
                         session.tally.drafted += verify.drafts.len() as u64;
                         session.tally.accepted += accepted as u64;
-                        session.forecast.on_verdict(verify.drafts.len(), accepted);
+                        let cut_off = verify.cut_off().filter(|_| accepted == verify.drafts.len());
+                        // The target's own token tells of the first draft that was cut off, too.
+                        let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());
+                        session.forecast.on_verdict(verify.drafts.len() + usize::from(cut_off.is_some()), right);
                         step.worth += committed + first - part.rows.start;
                         let commit = Commit {
                             turn: session.turn,
@@ -327,12 +330,12 @@ impl Server {
                             digest: session.sequence.last_digest(),
                             rows: u32::try_from(part.rows.end - first).unwrap_or(u32::MAX),
                             unasked: verify.pending.is_none(),
-                            load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing },
+                            load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing, price },
                         };
                         replies.push((part.session, Reply::Commit(commit)));
                         // What was cut off a block is still to be answered, if nothing newer has come; it waits from now on.
-                        let cut = |pending: &Pending| verify.known + verify.drafts.len() < pending.block.tokens.len();
-                        let rest = verify.pending.take().filter(cut);
+                        let is_cut = verify.cut_off().is_some();
+                        let rest = verify.pending.take().filter(|_| is_cut);
                         session.pending =
                             session.pending.take().or(rest.map(|pending| Pending { arrived: now, ..pending }));
                     }

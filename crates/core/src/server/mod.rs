@@ -124,8 +124,6 @@ pub struct Server {
     running: bool,
     /// Whether nobody was served before the next step.
     idle: bool,
-    /// Blocks that were cut because their tails are not worth their rows.
-    trials: u64,
     evictions: u64,
 }
 
@@ -142,7 +140,6 @@ impl Server {
             rate: Rate::default(),
             running: false,
             idle: true,
-            trials: 0,
             evictions: 0,
         }
     }

@@ -3,6 +3,7 @@
 use super::{Figures, Load};
 use crate::args::{CapacityArgs, Mode};
 use crate::bench::{bar, command, write_json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// So many of the devices must reach the rate.
@@ -25,7 +26,7 @@ struct Capacity {
     trials: Vec<Trial>,
 }
 
-#[derive(serde::Serialize)]
+#[derive(Clone, serde::Serialize)]
 struct Trial {
     devices: usize,
     /// The share of devices that reached the rate.
@@ -33,14 +34,18 @@ struct Trial {
     output_throughput: f64,
 }
 
+/// What was measured with a number of devices: tokens a second of each of them, in each repetition. It tells of every rate.
+type Runs = BTreeMap<usize, Vec<Vec<f64>>>;
+
 /// Bisects, prints a table, and writes the results.
 pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
     let load = Load::new(&args.load).await?;
     let bar = bar(args.load.modes.len() * args.rate.len(), "capacities".to_owned());
     let mut capacities = Vec::new();
     for &mode in &args.load.modes {
+        let mut runs = Runs::new();
         for &rate in &args.rate {
-            let capacity = bisect(&load, &args, mode, rate).await?;
+            let capacity = bisect(&load, &args, mode, rate, &mut runs).await?;
             bar.suspend(|| eprintln!("{:12} {rate:>5.1} tokens/s: {} devices", capacity.mode, capacity.devices));
             capacities.push(capacity);
             bar.inc(1);
@@ -64,21 +69,30 @@ pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
 }
 
 /// The most devices at which the rate is reached, each number of them tried `--repeat` times and the middle one taken.
-async fn bisect(load: &Load<'_>, args: &CapacityArgs, mode: Mode, rate: f64) -> anyhow::Result<Capacity> {
+async fn bisect(
+    load: &Load<'_>,
+    args: &CapacityArgs,
+    mode: Mode,
+    rate: f64,
+    runs: &mut Runs,
+) -> anyhow::Result<Capacity> {
     let mut trials = Vec::new();
     let (mut reached, mut missed) = (0, usize::try_from(args.most)? + 1);
     let mut next = 1;
     while reached + 1 < missed {
-        let mut shares = Vec::new();
-        for _ in 0..args.repeat {
-            let (figures, logs) = load.measure(mode, next, 0.0).await?;
-            let begin = Duration::from_secs_f64(args.load.warmup);
-            let share = Figures::share_at(&logs, rate, begin, begin + Duration::from_secs_f64(args.load.window));
-            shares.push(share);
-            trials.push(Trial { devices: next, share, output_throughput: figures.output_throughput });
+        if !runs.contains_key(&next) {
+            let mut repetitions = Vec::new();
+            for _ in 0..args.repeat {
+                let (_, logs) = load.measure(mode, next, 0.0).await?;
+                let begin = Duration::from_secs_f64(args.load.warmup);
+                repetitions.push(Figures::rates(&logs, begin, begin + Duration::from_secs_f64(args.load.window)));
+            }
+            runs.insert(next, repetitions);
         }
-        shares.sort_by(f64::total_cmp);
-        if shares.get(shares.len() / 2).is_some_and(|&share| share >= SHARE) {
+        let mut these: Vec<Trial> = runs.get(&next).into_iter().flatten().map(|rates| trial(rates, rate)).collect();
+        trials.extend(these.iter().cloned());
+        these.sort_by(|a, b| a.share.total_cmp(&b.share));
+        if these.get(these.len() / 2).is_some_and(|trial| trial.share >= SHARE) {
             reached = next;
             // Doubling until the first miss.
             next = (next * 2).min((reached + missed) / 2).max(reached + 1);
@@ -88,4 +102,8 @@ async fn bisect(load: &Load<'_>, args: &CapacityArgs, mode: Mode, rate: f64) -> 
         }
     }
     Ok(Capacity { mode: mode.name(), rate, devices: reached, trials })
+}
+
+fn trial(rates: &[f64], rate: f64) -> Trial {
+    Trial { devices: rates.len(), share: Figures::share_of(rates, rate), output_throughput: rates.iter().sum() }
 }
