@@ -175,7 +175,7 @@ pub fn plan(wish: &Wish, profiles: &Profiles, progress: &dyn Fn(f64)) -> Result<
     let case = Case { wish, target, classes, passes: 1.0, drafts: 1.0, rtt_ms: wish.rtt_ms };
     let memory = sessions_in_memory(machine, target, wish.context);
     let policies = [None, Some(Policy::Goodput), Some(Policy::Fixed { k: 2 }), Some(Policy::Fixed { k: 4 })];
-    let rates = [0.25, 0.5, 1.0, 1.5, 2.0, 3.0].map(|factor| wish.rate * factor);
+    let rates = [0.5, 0.75, 1.0, 1.5, 2.0].map(|factor| wish.rate * factor);
     let share = 1.0 / (policies.len() + 3 + 2 * rates.len()) as f64;
 
     let mut choices = Vec::new();
@@ -184,13 +184,17 @@ pub fn plan(wish: &Wish, profiles: &Profiles, progress: &dyn Fn(f64)) -> Result<
         progress(share);
         choices.push((policy, choice(wish, machine, &machines, policy, &capacity, memory)));
     }
-    // The first of equals: whoever need not draft should not.
-    let Some((policy, best)) = choices.iter().rev().max_by_key(|(_, choice)| choice.devices).cloned() else {
+    // The first of equals, and plain decoding unless drafts bring something: they drain the devices.
+    let most = choices.iter().rev().max_by_key(|(_, choice)| choice.devices);
+    let matters = |choice: &Choice, plain: &Choice| choice.devices as f64 >= MATTERS * plain.devices as f64;
+    let best = match (most, choices.first()) {
+        (Some((_, drafting)), Some(plain)) if !matters(drafting, &plain.1) => Some(plain),
+        (most, _) => most,
+    };
+    let Some((policy, best)) = best.cloned() else {
         return Err(Error::Scenario("there is no policy to choose from".to_owned()));
     };
 
-    // What drafting would bring is asked of devices that draft.
-    let drafting = policy.or(Some(Policy::Goodput));
     let faster = [
         (Limit::Compute, "passes of half the time", Case { passes: 0.5, ..case.again() }),
         (Limit::Drafter, "drafts in half the time", Case { drafts: 0.5, ..case.again() }),
@@ -198,7 +202,11 @@ pub fn plan(wish: &Wish, profiles: &Profiles, progress: &dyn Fn(f64)) -> Result<
     ];
     let mut what_if = Vec::new();
     for (limit, change, case) in faster {
-        let devices = case.capacity(drafting, wish.rate)?.devices;
+        let mut devices = case.capacity(policy, wish.rate)?.devices;
+        if policy.is_none() {
+            // Whoever is better off without drafts now may draft then.
+            devices = devices.max(case.capacity(Some(Policy::Fixed { k: 2 }), wish.rate)?.devices);
+        }
         progress(share);
         let devices = devices.min(memory.unwrap_or(usize::MAX));
         what_if.push(WhatIf { limit, change: change.to_owned(), devices });

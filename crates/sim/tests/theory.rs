@@ -1,6 +1,6 @@
 //! Where there is a closed form, the simulator agrees with it; and the same seed gives the same bytes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
@@ -69,10 +69,9 @@ fn a_server_of_one_request_at_a_time_is_an_md1_queue() {
         };
         let mut scenario = scenario(Cost::line(9.0, 1.0), prompts, thin(devices));
         scenario.server.batching = "static:1:0".parse::<Batching>().unwrap();
-        scenario.window_s = 400.0;
+        scenario.window_s = 200.0;
         let summary = run(&scenario);
         let wait = 1e3 * theory::md1_wait(service, load / service).unwrap();
-        eprintln!("{wait} {:?} {:?}", get(&summary, "server.queue_ms"), get(&summary, "mean_response_s"));
         agrees(get(&summary, "server.queue_ms"), wait, 0.05);
         agrees(get(&summary, "server.utilisation"), load, 0.02);
         agrees(get(&summary, "mean_response_s"), wait / 1e3 + service, 0.05);

@@ -340,7 +340,10 @@ fn capacity(capacities: &Capacities) -> String {
     let rows: Vec<Vec<String>> = Capacities::rates().iter().map(row).collect();
     format!(
         "### Capacity\n\nThe most devices of which {:.0} % get a rate on the 70B, found by doubling and bisection with one seed. With \
-         `rate goal` the server is told {} times the rate, and helps only who would fall below it. In brackets: over `central`.\n\n{}\n![Capacity](../results/beyond/capacity.svg)\n\n",
+         `rate goal` the server is told {} times the rate, and helps only who would fall below it. In brackets: over `central`. \
+         Capacity asks for the slowest devices: thin clients are all alike, but where devices draft on a full server, each row of a \
+         draft makes the pass longer for those that decode plainly just then, so that the mean may rise and the slowest fall.\n\n\
+         {}\n![Capacity](../results/beyond/capacity.svg)\n\n",
         100.0 * capacities.share,
         ABOVE,
         table(&head, &rows)

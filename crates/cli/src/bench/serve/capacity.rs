@@ -4,6 +4,7 @@ use super::{Figures, Load};
 use crate::args::{CapacityArgs, Mode};
 use crate::bench::{bar, command, write_json};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 /// So many of the devices must reach the rate.
@@ -80,14 +81,14 @@ async fn bisect(
     let (mut reached, mut missed) = (0, usize::try_from(args.most)? + 1);
     let mut next = 1;
     while reached + 1 < missed {
-        if !runs.contains_key(&next) {
+        if let Entry::Vacant(run) = runs.entry(next) {
             let mut repetitions = Vec::new();
             for _ in 0..args.repeat {
                 let (_, logs) = load.measure(mode, next, 0.0).await?;
                 let begin = Duration::from_secs_f64(args.load.warmup);
                 repetitions.push(Figures::rates(&logs, begin, begin + Duration::from_secs_f64(args.load.window)));
             }
-            runs.insert(next, repetitions);
+            run.insert(repetitions);
         }
         let mut these: Vec<Trial> = runs.get(&next).into_iter().flatten().map(|rates| trial(rates, rate)).collect();
         trials.extend(these.iter().cloned());
