@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod beyond;
 mod chat;
 mod demo;
 mod device;
@@ -79,6 +80,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Paper(args) => paper::paper(&args),
+        Command::Beyond(args) => beyond::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),

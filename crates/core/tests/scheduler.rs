@@ -177,6 +177,54 @@ fn a_long_prompt_delays_nobody_by_more_than_its_share() {
 }
 
 #[test]
+fn prompts_that_come_together_share_one_budget() {
+    let mut bench = Bench::new(config(), 20 * MS, 5 * MS);
+    let user = bench.open_thin(&[1, 2]);
+    bench.step();
+    let readers: Vec<_> =
+        (0..30).map(|i| bench.open_thin(&[&[3 + i % 5, 3 + i / 5][..], &[7; 100]].concat())).collect();
+    while readers.iter().any(|&id| bench.tokens(id) == 0) {
+        let decoding = 1 + readers.iter().filter(|&&id| bench.tokens(id) > 0).count();
+        let before = bench.now;
+        let step = bench.plan().unwrap();
+        assert!(bench.complete(step).iter().any(|(id, _)| *id == user), "the user is served in every step");
+        // A pass takes as long as without prompts, and 250 ms more, or twice as long; what the estimate is off by beside.
+        let without = 20 * MS + 5 * MS * decoding as u32;
+        assert!(
+            bench.now - before <= (without + (250 * MS).max(without)) * 4 / 3,
+            "{decoding}: {:?}",
+            bench.now - before
+        );
+    }
+}
+
+#[test]
+fn a_prompt_that_is_alone_leaves_room_for_whoever_comes() {
+    let mut bench = Bench::new(config(), 20 * MS, 20 * MS);
+    bench.open_thin(&vec![3; 1_000]);
+    let before = bench.now;
+    bench.step();
+    assert!(bench.now - before <= 1_300 * MS, "{:?}", bench.now - before);
+}
+
+#[test]
+fn a_block_that_is_repeated_with_newer_drafts_is_told_that_the_server_lives() {
+    let mut bench = Bench::new(config(), 20 * MS, 20 * MS);
+    let id = bench.open(&vec![3; 500]);
+    bench.draft(id, &[RIGHT], 0);
+    let step = bench.plan().unwrap();
+    let text = &bench.texts[&id];
+    let block = |tokens: &[Token]| {
+        let (from, built_on) = (text.len(), text.last_digest());
+        Request::Draft(DraftBlock { turn: 1, from, built_on, tokens: tokens.to_vec(), until: 0 })
+    };
+    for tokens in [&[RIGHT][..], &[RIGHT, RIGHT]] {
+        assert_eq!(bench.server.request(bench.now, id, block(tokens)), Some(Reply::Pending { turn: 1 }));
+    }
+    bench.complete(step);
+}
+
+#[test]
 fn a_shared_system_prompt_is_computed_once_and_outlives_its_session() {
     let mut bench = Bench::new(config(), 10 * MS, MS);
     let system = vec![5; 200];

@@ -1,10 +1,12 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod beyond;
 mod paper;
 mod profile;
 mod sim;
 mod validate;
 
+pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
 pub use paper::PaperArgs;
 pub use profile::ProfileArgs;
@@ -64,6 +66,8 @@ pub enum Command {
     Paper(PaperArgs),
     /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
     Sim(SimArgs),
+    /// Answer what the paper leaves open, by simulation: results/beyond and docs/beyond.md
+    Beyond(BeyondArgs),
     /// Measure this machine and a model on it: a profile for the simulator
     Profile(ProfileArgs),
     /// Print a completion script for a shell

@@ -64,6 +64,7 @@ pub fn write_json(path: &Path, results: &impl serde::Serialize) -> anyhow::Resul
     write_text(path, &(serde_json::to_string_pretty(results)? + "\n"))
 }
 
+/// Writes a text, and the folder for it.
 pub fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)

@@ -152,10 +152,11 @@ impl Server {
             let asked = session.asks() || self.config.assist != Assist::Never;
             // The last token is no prompt row: its logits choose the next token.
             let all = if asked { unread } else { unread - 1 }.min(room);
-            let context = if all == unread && unread <= prefill + 1 { unread } else { all.min(prefill) };
+            let reads_all = all == unread && unread <= prefill + 1;
+            let context = if reads_all { unread } else { all.min(prefill) };
             let drafts = if context == unread { self.worthwhile_drafts(id, room - context) } else { 0 };
             if context > 0 && self.add(&mut step, id, context, drafts, 0) {
-                prefill -= (context - 1).min(prefill);
+                prefill -= context - usize::from(reads_all);
             }
         }
         step.sharing = u32::try_from(step.parts.len()).unwrap_or(u32::MAX);

@@ -15,6 +15,10 @@ use super::{Server, SessionId};
 /// many sessions share a pass, as many prompts come.
 const PREFILL_DELAY: f64 = 0.25;
 
+/// What reading may add to a pass that nobody else is in: whoever comes meanwhile waits for its end, and a server that is in a
+/// pass answers nobody.
+const PREFILL_ALONE: f64 = 1.0;
+
 /// The least prompt rows in a pass, so that prompts are read on however slow the engine is.
 const MIN_PREFILL: usize = 8;
 
@@ -110,9 +114,10 @@ impl Server {
             return Launch::At(now + wait);
         }
         let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
-        let delay = PREFILL_DELAY.max(self.cost.pass((queue.asking.len() + assisted.len()) as f64));
+        let least = if somebody_decodes { PREFILL_DELAY } else { PREFILL_ALONE };
+        let delay = least.max(self.cost.pass((queue.asking.len() + assisted.len()) as f64));
         let prefill = match self.cost.row() {
-            row if somebody_decodes && row > 0.0 => ((delay / row) as usize).max(MIN_PREFILL),
+            row if row > 0.0 => ((delay / row) as usize).max(MIN_PREFILL),
             _ => self.config.rows,
         };
         let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).take(self.config.rows).collect();

@@ -57,11 +57,6 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Whether `block` is this one with more tokens.
-    fn grows_to(&self, block: &DraftBlock) -> bool {
-        self.block.from == block.from && self.block.tokens.len() < block.tokens.len()
-    }
-
     /// Makes this block and `next` one, if `next` goes on where this one ends, or within it.
     fn join(&mut self, next: &DraftBlock) -> bool {
         let overlap = next.from.checked_sub(self.block.from).and_then(|at| self.block.tokens.get(..at));
@@ -289,8 +284,9 @@ impl Session {
                 config.context
             ))),
             Meaning::Extends => {
-                // A device repeats a block that it had no answer to: it is to know that the server lives.
-                let waits = self.verifying || self.pending.as_ref().is_some_and(|pending| !pending.grows_to(&block));
+                // A device repeats a block that it had no answer to, with what it drafted meanwhile: it is to know that the
+                // server lives.
+                let waits = self.verifying || self.pending.is_some();
                 self.forecast.on_draft(now, block.tokens.len());
                 let arrived = self.pending.as_ref().map_or(now, |pending| pending.arrived);
                 self.active = now;
