@@ -89,6 +89,11 @@ fn a_model_file_that_is_missing_or_no_model_is_refused() {
 }
 
 #[test]
+fn a_folder_without_profiles_is_refused() {
+    refuses(&["paper", "--root", "/nowhere"], 1, &["/nowhere/profiles", "as a profile"]);
+}
+
+#[test]
 fn a_server_that_is_not_there_is_named() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sled_sim::paper::{Effort, Progress, conclusions, reproduce};
+use sled_sim::paper::{Effort, Paper, Progress, conclusions, reproduce};
 
 struct Silent;
 
@@ -14,10 +14,14 @@ impl Progress for Silent {
     fn done(&self) {}
 }
 
-fn all_hold_with(seed: u64) {
+fn paper(seed: u64, time: f64) -> Paper {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    reproduce(&root, &Effort { seeds: vec![seed], time }, &Silent).unwrap()
+}
+
+fn all_hold_with(seed: u64) {
     // A quarter of the virtual time of the page.
-    let paper = reproduce(&root, &Effort { seeds: vec![seed], time: 0.25 }, &Silent).unwrap();
+    let paper = paper(seed, 0.25);
     let conclusions = conclusions(&paper);
     let broken: Vec<_> = conclusions.iter().filter(|conclusion| !conclusion.holds).collect();
     assert!(broken.is_empty() && conclusions.len() > 10, "seed {seed}: {broken:#?}");
@@ -31,4 +35,11 @@ fn the_conclusions_hold_with_one_seed() {
 #[test]
 fn and_with_another() {
     all_hold_with(202);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let bytes = |seed| serde_json::to_string(&paper(seed, 0.05)).unwrap();
+    let first = bytes(7);
+    assert!(first == bytes(7) && first != bytes(8));
 }

@@ -150,7 +150,8 @@ impl Panel {
                 .draw_series(LineSeries::new(points(), stroke))?
                 .label(&line.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], stroke));
-            chart.draw_series(points().map(|point| Circle::new(point, 3, colour.filled())))?;
+            let size = if line.look == Look::Broad { 6 } else { 3 };
+            chart.draw_series(points().map(|point| Circle::new(point, size, colour.filled())))?;
             let bars = line.points.iter().filter(|point| point.2 > 0.0);
             chart.draw_series(bars.map(|&(x, y, width)| {
                 PathElement::new([(x, (y - width).max(f64::MIN_POSITIVE)), (x, y + width)], colour.stroke_width(1))

@@ -188,6 +188,6 @@ fn cost(fig6: &Fig6, setting: Setting) -> Panel {
         y: ("US dollars a thousand tokens", Scale::Tens),
         lines,
         headroom: 1.08,
-        legend: SeriesLabelPosition::UpperRight,
+        legend: SeriesLabelPosition::MiddleLeft,
     }
 }

@@ -86,8 +86,11 @@ fn table1(paper: &Paper) -> Vec<(&'static str, bool)> {
                 && fast().filter(|row| row.rate == 30.0).all(|row| over(row) > 1.8),
         ),
         (
-            "At 10 tokens/s, where hundreds of devices saturate the server, they carry fewer.",
-            fast().filter(|row| row.rate == 10.0).all(|row| over(row) < 1.0),
+            "At 10 tokens/s, where hundreds of devices saturate the server, they carry fewer: the mean device is as fast as with \
+             continuous batching, the slowest are not.",
+            fast().filter(|row| row.rate == 10.0).all(|row| {
+                over(row) < 1.0 && row.shipped_mean.mean > 0.99 * row.rate && row.shipped_p5.mean < row.rate
+            }),
         ),
     ]
 }

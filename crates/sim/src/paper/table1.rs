@@ -82,6 +82,10 @@ pub struct AtRate {
     pub fixed: Estimate,
     /// The product's defaults.
     pub shipped: Estimate,
+    /// With as many devices as continuous batching carries: tokens a second of the mean device with the product's defaults.
+    pub shipped_mean: Estimate,
+    /// The same of the slowest: the rate that 95 % of the devices exceed.
+    pub shipped_p5: Estimate,
 }
 
 /// The paper's server with one request in each pass.
@@ -144,12 +148,20 @@ fn strong(lab: &Lab<'_>) -> Result<Vec<AtRate>, Error> {
             scenarios.push((lab.scenario(server(Assist::Auto), lab.shipped(drafter), 1, FAST_TIMES), rate));
         }
     }
-    let mut found = lab.capacities("Table I, continuous batching", &scenarios)?.into_iter();
+    let found = lab.capacities("Table I, continuous batching", &scenarios)?;
+    let of_rates: Vec<&[Estimate]> = found.chunks_exact(1 + 2 * STRONG_DRAFTERS.len()).collect();
+    let mut crowds = Vec::new();
+    for central in of_rates.iter().filter_map(|of_rate| of_rate.first()) {
+        let devices = (central.mean.round() as usize).max(1);
+        let server = || Lab::continuous(TARGET, Assist::Auto);
+        crowds.extend(STRONG_DRAFTERS.map(|drafter| lab.scenario(server(), lab.shipped(drafter), devices, FAST_TIMES)));
+    }
+    let mut crowds = lab.run("Table I, as many devices", &crowds)?.into_iter();
     let mut rows = Vec::new();
-    for rate in STRONG_RATES {
-        let Some(central) = found.next() else { break };
-        for drafter in STRONG_DRAFTERS {
-            let (Some(fixed), Some(shipped)) = (found.next(), found.next()) else { break };
+    for (rate, of_rate) in STRONG_RATES.into_iter().zip(of_rates) {
+        let Some((&central, sled)) = of_rate.split_first() else { continue };
+        for (drafter, pair) in STRONG_DRAFTERS.into_iter().zip(sled.chunks_exact(2)) {
+            let (&[fixed, shipped], Some(crowd)) = (pair, crowds.next()) else { continue };
             rows.push(AtRate {
                 drafter: drafter.to_owned(),
                 rate,
@@ -158,6 +170,8 @@ fn strong(lab: &Lab<'_>) -> Result<Vec<AtRate>, Error> {
                 fixed_law: sled_capacity(pass, lab.recorded_round(drafter, LENGTH)?, rate),
                 fixed,
                 shipped,
+                shipped_mean: crowd.estimate(|report| report.figures.device_throughput_mean),
+                shipped_p5: crowd.estimate(|report| report.figures.device_throughput_p5),
             });
         }
     }
