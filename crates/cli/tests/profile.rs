@@ -17,7 +17,7 @@ fn measure(out: &Path, args: &[&str]) -> Profile {
 }
 
 #[test]
-fn a_measured_profile_has_its_numbers_and_their_sources() {
+fn real_profiles_have_their_numbers_and_sources() {
     let model = support::file("SLED_TEST_SMOLLM2");
     let model = model.to_str().unwrap();
     let folder = tempfile::tempdir().unwrap();

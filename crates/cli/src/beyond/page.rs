@@ -75,8 +75,14 @@ fn gain(series: &Series, line: &str, x: f64) -> Option<f64> {
 
 fn goals(findings: &Findings) -> String {
     let mut rows = String::new();
-    let mut goal = |goal: &str, found: &str, met: bool| {
-        let _infallible = writeln!(rows, "| {goal} | {found} | {} |", if met { "met" } else { "**missed**" });
+    // With prompts as recorded, and where answers are so long that reading prompts does not matter.
+    let mut goal = |goal: &str, found: &str, recorded: Option<bool>, generating: Option<bool>| {
+        let [recorded, generating] = [recorded, generating].map(|met| match met {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "",
+        });
+        let _infallible = writeln!(rows, "| {goal} | {found} | {recorded} | {generating} |");
     };
     let by_name = |name: &str| NAMES.iter().zip(&findings.series).find(|(other, _)| **other == name).map(|(_, s)| s);
 
@@ -93,7 +99,14 @@ fn goals(findings: &Findings) -> String {
             worst.rtt_ms,
             worst.devices
         );
-        goal("user speed never below plain continuous batching", &found, below == 0);
+        goal("user speed never below plain continuous batching: fleets of one drafter", &found, None, Some(below == 0));
+    }
+    let thin = by_name("mixed").into_iter().flat_map(|mixed| {
+        [4.0, 16.0, 64.0, 128.0].into_iter().filter_map(|count| Some((gain(mixed, "thin", count)?, count)))
+    });
+    if let Some((gain, count)) = thin.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        let found = format!("thin clients among fast drafters get down to {gain:.2} (at {count} devices)");
+        goal("the same: mixed fleets", &found, Some(gain >= 1.0 - NOISE), None);
     }
     let rates = Capacities::rates();
     let capacities = &findings.capacity;
@@ -106,9 +119,8 @@ fn goals(findings: &Findings) -> String {
     });
     if let Some((ratio, name, rate)) = ratios.min_by(|a, b| a.0.total_cmp(&b.0)) {
         let found = format!("the least is {ratio:.2} ({name}, {rate} tokens/s)");
-        goal("capacity never below plain continuous batching", &found, ratio >= 1.0 - NOISE);
+        goal("capacity never below plain continuous batching", &found, Some(ratio >= 1.0 - NOISE), None);
     }
-    // A goal that is reached while generating may be missed where prompts are read as well.
     let mut least = |names: [&str; 2], text: &str, line: &str, counts: &[f64], wanted: f64| {
         let least = |name: &str| {
             let gains = counts.iter().filter_map(|&count| Some((gain(by_name(name)?, line, count)?, count)));
@@ -116,9 +128,9 @@ fn goals(findings: &Findings) -> String {
         };
         if let (Some((with, at)), Some((without, at_without))) = (least(names[0]), least(names[1])) {
             let found = format!(
-                "at least {without:.2} while generating (at {at_without}), {with:.2} with prompts as recorded (at {at})"
+                "at least {with:.2} with prompts as recorded (at {at}), {without:.2} while generating (at {at_without})"
             );
-            goal(text, &found, without >= wanted);
+            goal(text, &found, Some(with >= wanted), Some(without >= wanted));
         }
     };
     let big = ["speed", "generating"];
@@ -133,8 +145,11 @@ fn goals(findings: &Findings) -> String {
     };
     let found =
         format!("{} tokens/s with {}, {} with `{CENTRAL}`", reached(LAPTOP.name), LAPTOP.name, reached(CENTRAL));
-    goal("rates that no plain stream reaches", &found, reached(LAPTOP.name) > reached(CENTRAL));
-    format!("## Goals\n\n| goal | found | while generating |\n|---|---|---|\n{rows}\n")
+    goal("rates that no plain stream reaches", &found, Some(reached(LAPTOP.name) > reached(CENTRAL)), None);
+    format!(
+        "## Goals\n\nThe goals do not say whether prompts count. The runs without them were added after those with prompts as recorded \
+         had missed some; both are judged.\n\n| goal | found | prompts as recorded | while generating |\n|---|---|---|---|\n{rows}\n"
+    )
 }
 
 fn map(map: &Map) -> String {

@@ -12,7 +12,7 @@ use super::{log, start};
 
 /// From 64 rows on, llama.cpp's attention on a CPU works in tiles of 64 rows by 64 cells, and computes a tile if any of its rows
 /// sees any of its cells: rows of many sequences then pay for each other's text. (Measured on 64 sequences of 128 tokens: 1872
-/// ms in one piece, 1210 in two.) A pass of more rows is computed in pieces of so many.
+/// ms in one piece, 1312 in two.) A pass of more rows is computed in pieces of so many.
 const CPU_ROWS: u32 = 63;
 
 /// How a context is made.
