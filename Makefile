@@ -9,7 +9,7 @@ SLED := $(CARGO_TARGET_DIR)/release/sled
 # Always the whole workspace: a part of it would have other dependency features, and llama.cpp would be compiled again.
 CARGO_FLAGS := --release --workspace --locked
 
-.PHONY: demo test build bench paper setup lint
+.PHONY: demo test build bench paper beyond setup lint
 
 demo: build
 	$(SLED) pull qwen2.5-coder-1.5b
@@ -35,6 +35,10 @@ bench: build
 # The paper's tables and figures, simulated: results/paper/ and docs/paper.md.
 paper: build
 	$(SLED) paper
+
+# What the paper leaves open, simulated: results/beyond/ and docs/beyond.md.
+beyond: build
+	$(SLED) beyond
 
 lint: setup
 	cargo fmt --all --check
