@@ -14,8 +14,9 @@ const COLOURS: [RGBColor; 4] =
 pub fn draw(path: &Path, points: &[Point]) -> anyhow::Result<()> {
     let root = SVGBackend::new(path, (1200, 400)).into_drawing_area();
     root.fill(&WHITE)?;
-    let series = |point: &Point| (point.measured_in.clone(), point.mode.clone(), point.batching.clone());
+    let series = |point: &Point| (point.mode.clone(), point.batching.clone());
     let mut all: Vec<_> = points.iter().map(series).collect();
+    all.sort();
     all.dedup();
     for (at, (area, (what, _))) in root.split_evenly((1, COMPARED.len())).iter().zip(COMPARED).enumerate() {
         let most = points.iter().map(|point| point.devices).max().unwrap_or(1) as f64;
@@ -38,7 +39,7 @@ pub fn draw(path: &Path, points: &[Point]) -> anyhow::Result<()> {
             let members = || points.iter().filter(|point| series(point) == *one);
             let value = |point: &Point| point.compared.get(at).map(|c| (c.measured, c.simulated.map(|e| e.mean)));
             let line = members().filter_map(|point| Some((point.devices as f64, value(point)?.1?)));
-            let label = format!("{}, {}", one.1, one.2);
+            let label = format!("{}, {}", one.0, one.1);
             chart
                 .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
                 .label(label)
