@@ -328,6 +328,23 @@ fn where_rows_are_dear_drafts_that_fail_are_no_longer_verified() {
 }
 
 #[test]
+fn drafts_that_have_become_good_are_found_out_without_being_verified() {
+    let mut bench = Bench::new(config(), 40 * MS, 10 * MS);
+    let ids: Vec<_> = (0..8).map(|i| bench.open(&[i % 7, 2])).collect();
+    let mut rows = Vec::new();
+    for step in 0..300 {
+        let draft = if step < 200 { WRONG } else { RIGHT };
+        ids.iter().for_each(|&id| bench.draft(id, &[draft], 0));
+        if let Some(step) = bench.plan() {
+            rows.push(step.rows.len());
+            bench.complete(step);
+        }
+    }
+    assert!(rows[150..200].iter().all(|&rows| rows == 8), "wrong drafts have no rows: {rows:?}");
+    assert!(rows[rows.len() - 20..].iter().all(|&rows| rows == 16), "right ones have: {rows:?}");
+}
+
+#[test]
 fn a_static_batch_waits_and_is_padded() {
     let batching = Batching::Static { batch_size: 3, max_wait: 50 * MS };
     let mut bench = Bench::new(ServerConfig { batching, assist: Assist::Never, ..config() }, 10 * MS, MS);
