@@ -1,0 +1,3 @@
+//! The OpenAI-compatible HTTP API, over whatever generates: a device with its link to a server, or a server by itself.
+
+pub mod backend;
