@@ -2,6 +2,7 @@
 
 mod bench;
 mod beyond;
+mod doctor;
 mod models;
 mod paper;
 mod plan;
@@ -15,6 +16,7 @@ pub use bench::{
 };
 pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
+pub use doctor::DoctorArgs;
 pub use models::{ConvertArgs, ListArgs, PullArgs};
 pub use paper::PaperArgs;
 pub use plan::PlanArgs;
@@ -46,8 +48,27 @@ pub struct Cli {
     #[arg(long, global = true, env = "SLED_LOG", value_name = "FILTER", help = LOG_HELP)]
     pub log: Option<String>,
 
+    /// How to write the log: text, or json (one object a line)
+    #[arg(
+        long,
+        global = true,
+        env = "SLED_LOG_FORMAT",
+        value_name = "text|json",
+        value_enum,
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub log_format: LogFormat,
+
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,6 +86,8 @@ pub enum Command {
     /// Copy a model with its weights in another precision: a large copy of the same model, to see how a memory-bound target
     /// behaves
     Convert(ConvertArgs),
+    /// Check this device, or this server, and say what to do
+    Doctor(DoctorArgs),
     /// List the models that are known, and those that are downloaded
     List(ListArgs),
     /// Show it all on this machine: one server, three devices with different drafters, and a check of their outputs
