@@ -27,7 +27,7 @@ pub enum Mark {
     Problem,
 }
 
-const NATIVE: &str = "build with RUSTFLAGS=\"-C target-cpu=native\" cargo build --release --workspace --locked";
+const NATIVE: &str = "RUSTFLAGS=\"-C target-cpu=native\" cargo build --release --workspace --locked";
 
 /// Instruction sets that matter for the engine's speed, as llama.cpp names them.
 const MATTER: [&str; 9] = ["AVX2", "FMA", "F16C", "AVX512", "AVX512_VNNI", "NEON", "DOTPROD", "MATMUL_INT8", "SVE"];
@@ -56,7 +56,8 @@ pub fn of(facts: &Facts) -> Vec<Check> {
         checks.extend(model(target));
         return checks;
     }
-    checks.extend(facts.drafter.as_ref().map(drafter));
+    let found = facts.server.as_ref().and_then(|server| server.found.as_ref());
+    checks.extend(facts.drafter.as_ref().map(|it| drafter(it, found)));
     match &facts.server {
         None => checks.push(ok("server", "none is asked for: the draft model decodes alone".to_owned())),
         Some(found) => checks.extend(server(found, facts)),
@@ -85,9 +86,9 @@ fn processor(machine: &Machine) -> Check {
     }
     let fact = format!("{fact}, and not {}", machine.unused_features.join(", "));
     if machine.unused_features.iter().any(|name| NEEDED.contains(&name.as_str())) {
-        return problem("processor", fact, &format!("{NATIVE}: it will be several times faster"));
+        return problem("processor", fact, &format!("build with {NATIVE}: it will be several times faster"));
     }
-    warning("processor", fact, &format!("{NATIVE} for what is not used; prompts are read faster then"))
+    warning("processor", fact, &format!("to use these too, build with {NATIVE}; prompts may be read faster"))
 }
 
 fn cores(machine: &Machine) -> Check {
@@ -199,24 +200,28 @@ fn model(target: &Target) -> Vec<Check> {
     checks
 }
 
-fn drafter(drafter: &Drafter) -> Check {
+fn drafter(drafter: &Drafter, server: Option<&Found>) -> Check {
     const NAME: &str = "drafter";
     let name = &drafter.name;
-    let advice = "see `sled list` for models by name, and get one with `sled pull`; --draft ngram needs none";
+    let advice = "name another with --draft; ngram needs no model";
     if let Some(error) = &drafter.error {
         return problem(NAME, error.clone(), advice);
     }
     match (&drafter.model, drafter.name.as_str()) {
         (Some(model), _) => {
             let rate = model.tokens_per_s.map(|rate| format!(", {rate:.1} tokens/s")).unwrap_or_default();
-            let chosen = if drafter.chosen_by_user { "" } else { ", the smallest downloaded model that fits" };
+            let chosen = match server {
+                _ if drafter.chosen_by_user => "",
+                Some(_) => ", the smallest downloaded model with the server's vocabulary",
+                None => ", the smallest downloaded model",
+            };
             ok(NAME, format!("{name}{chosen}: {}{rate}", model.title))
         }
         (None, "none") => ok(NAME, "none: the server decodes".to_owned()),
         (None, _) if drafter.chosen_by_user => ok(NAME, "n-grams: repeats of the text, without a model".to_owned()),
         (None, _) => warning(
             NAME,
-            "n-grams: no model is downloaded that has the server's vocabulary".to_owned(),
+            format!("n-grams: no model is downloaded{}", server.map_or("", |_| " that has the server's vocabulary")),
             "get a small model of the target's family with `sled pull`, and name it with --draft",
         ),
     }
@@ -225,7 +230,11 @@ fn drafter(drafter: &Drafter) -> Check {
 fn server(server: &Server, facts: &Facts) -> Vec<Check> {
     let Some(found) = &server.found else {
         let reason = server.error.clone().unwrap_or_default();
-        return vec![problem("server", reason, "start one with `sled serve -m MODEL`, or name another with --server")];
+        return vec![problem(
+            "server",
+            reason,
+            "on another machine it is to be started with --host 0.0.0.0, and a firewall must let its port through",
+        )];
     };
     let fact =
         format!("{}: sled {} with {}, {} tokens of context", server.address, found.version, found.model, found.context);

@@ -1,5 +1,7 @@
 //! Looks for a drafter, and at how fast it drafts here.
 
+use std::path::Path;
+
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_model::drafter::Drafter as Drafts;
 use sled_model::llama::{CacheType, Footprint, LlamaModel, Vocab};
@@ -17,18 +19,20 @@ const TEXT: usize = 64;
 /// Room for the text of the trial.
 const ROOM: usize = 1024;
 
-/// What `--draft` names; without it, the smallest downloaded model that speaks as the server does, else n-grams.
+/// What `--draft` names; without it, the smallest downloaded model that speaks as the server does, if there is a server, else
+/// n-grams.
 pub fn choose(args: &DoctorArgs, server: Option<&Found>) -> String {
-    let fits = |path: &std::path::Path, server: &Found| {
-        let footprint = Footprint::read(path).ok().filter(|found| found.fingerprint != server.model_fingerprint)?;
-        let vocab = Vocab::load(path).ok()?;
-        (vocab.fingerprint() == server.vocabulary_fingerprint).then_some(footprint.bytes)
+    let fits = |path: &Path| {
+        let footprint = Footprint::read(path).ok()?;
+        let Some(server) = server else { return Some(footprint.bytes) };
+        // The target is no drafter for itself.
+        let is_other = footprint.fingerprint != server.model_fingerprint;
+        let speaks = || Vocab::load(path).is_ok_and(|vocab| vocab.fingerprint() == server.vocabulary_fingerprint);
+        (is_other && speaks()).then_some(footprint.bytes)
     };
     args.draft.clone().unwrap_or_else(|| {
         let downloaded = models::downloaded().unwrap_or_default();
-        let fitting = server.into_iter().flat_map(|server| {
-            downloaded.iter().filter_map(move |(name, path)| Some((fits(path, server)?, name.clone())))
-        });
+        let fitting = downloaded.into_iter().filter_map(|(name, path)| Some((fits(&path)?, name)));
         fitting.min().map_or_else(|| "ngram".to_owned(), |(_, name)| name)
     })
 }

@@ -75,6 +75,8 @@ pub struct DraftModel {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Server {
     pub address: String,
+    /// Whether it is on this machine, and computes on the same cores.
+    pub is_here: bool,
     /// Why it cannot be used.
     pub error: Option<String>,
     pub found: Option<Found>,

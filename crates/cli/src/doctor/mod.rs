@@ -110,6 +110,7 @@ async fn reach(args: &DoctorArgs, facts: &mut Facts) -> Option<Link> {
     let link = match found.await {
         Ok((link, found)) => {
             server.address = link.address().to_owned();
+            server.is_here = is_here(link.address());
             server.found = Some(found);
             Some(link)
         }
@@ -120,6 +121,12 @@ async fn reach(args: &DoctorArgs, facts: &mut Facts) -> Option<Link> {
     };
     facts.server = Some(server);
     link
+}
+
+/// Whether an address is one of this machine alone.
+fn is_here(address: &str) -> bool {
+    let host = address.split_once("://").map_or(address, |(_, rest)| rest);
+    ["127.", "localhost:", "[::1]"].iter().any(|here| host.starts_with(here))
 }
 
 async fn try_out(link: &Link, facts: &Facts, drafts: Option<Box<dyn Drafter>>, bar: &ProgressBar) -> Trial {

@@ -54,7 +54,7 @@ fn threads(given: Option<u32>, cores: u32) -> Vec<u32> {
 
 fn passes(model: &LlamaModel, threads: u32, done: &mut impl FnMut()) -> anyhow::Result<Vec<[f64; 2]>> {
     let sequences = ROWS[ROWS.len() - 1];
-    let cells = (sequences * (TEXT + 1) + TEXT).next_multiple_of(256);
+    let cells = (sequences * (TEXT + 1)).next_multiple_of(256);
     let options = EngineOptions {
         context: u32::try_from(cells)?,
         sequences: u32::try_from(sequences)?,
@@ -63,5 +63,5 @@ fn passes(model: &LlamaModel, threads: u32, done: &mut impl FnMut()) -> anyhow::
         cache: CacheType::F16,
     };
     let mut engine = LlamaEngine::new(model, &options)?;
-    Ok(measure::passes(&mut engine, &ROWS, TEXT, TEXT, REPEAT, done)?.points)
+    measure::times(&mut engine, &ROWS, TEXT, REPEAT, done)
 }

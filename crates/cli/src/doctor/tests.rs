@@ -50,7 +50,7 @@ fn device() -> Facts {
     Facts {
         machine: machine(),
         drafter: Some(Drafter { name: "little".to_owned(), chosen_by_user: true, model: Some(model), error: None }),
-        server: Some(Server { address: "http://gpu:7600".to_owned(), error: None, found: Some(found) }),
+        server: Some(Server { address: "http://gpu:7600".to_owned(), is_here: false, error: None, found: Some(found) }),
         trial: Some(Trial {
             error: None,
             passes: vec![[1.0, 100.0], [5.0, 108.0]],
@@ -171,8 +171,12 @@ fn drafts_that_do_not_pay_are_not_recommended() {
 #[test]
 fn without_a_server_the_draft_model_decodes_alone() {
     let mut facts = Facts { trial: None, ..device() };
-    facts.server =
-        Some(Server { address: "http://gpu:7600".to_owned(), error: Some("nobody there".to_owned()), found: None });
+    facts.server = Some(Server {
+        address: "http://gpu:7600".to_owned(),
+        is_here: false,
+        error: Some("nobody there".to_owned()),
+        found: None,
+    });
     let alone = expect::of_device(&facts);
     assert_eq!(alone.ok(), Some(vec![Speeds { others: 0, sled: None, plain: None, device: Some(50.0) }]));
     let with_error = text(facts.clone(), Vec::new());
@@ -181,6 +185,24 @@ fn without_a_server_the_draft_model_decodes_alone() {
     assert_runs(&with_error);
     facts.server = None;
     assert!(checks::of(&facts).iter().all(|check| check.mark == Mark::Ok));
+}
+
+#[test]
+fn a_server_on_the_same_machine_is_told_apart() {
+    for (address, here) in [
+        ("http://127.0.0.1:7600", true),
+        ("localhost:7600", true),
+        ("http://[::1]:7600", true),
+        ("http://10.127.0.0:7600", false),
+    ] {
+        assert_eq!(is_here(address), here, "{address}");
+    }
+    let mut facts = device();
+    if let Some(server) = facts.server.as_mut() {
+        server.is_here = true;
+    }
+    let text = text(facts, vec![speeds(0, 20.0, 9.5)]);
+    assert!(text.contains("share this machine's cores"), "{text}");
 }
 
 #[test]

@@ -78,6 +78,8 @@ fn table(report: &Report) -> Vec<String> {
     }
     if is_server {
         lines.push("  * assumed: devices differ".to_owned());
+    } else if measured && report.facts.server.as_ref().is_some_and(|server| server.is_here) {
+        lines.push("  server and device share this machine's cores; together they are slower than this".to_owned());
     }
     lines
 }
