@@ -9,6 +9,8 @@ mod beyond;
 mod chat;
 mod demo;
 mod device;
+mod doctor;
+mod logging;
 mod models;
 mod paper;
 mod plan;
@@ -20,7 +22,6 @@ mod show;
 mod sim;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -60,18 +61,7 @@ fn long_form(arg: OsString) -> OsString {
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
-    let log = cli.log.as_deref().unwrap_or(match cli.command {
-        Command::Serve(_) => "warn,sled_server=info,llama=error",
-        _ => "warn,llama=error",
-    });
-    let filter = tracing_subscriber::EnvFilter::try_new(log)
-        .map_err(|error| Usage(format!("`{log}` is not a log filter ({error}); use say --log info")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let _log = logging::start(&cli)?;
     match cli.command {
         Command::Pull(args) => models::pull(&args),
         Command::Convert(args) => models::convert(&args),
@@ -85,6 +75,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Command::Sim(args) => sim::run(&args),
         Command::Paper(args) => paper::paper(&args),
         Command::Profile(args) => profile::profile(&args),
+        Command::Doctor(args) => block_on(doctor::run(&args)),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),
         Command::Run(args) => block_on(run::run(args)),

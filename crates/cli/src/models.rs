@@ -60,6 +60,19 @@ pub fn list(args: &ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The models that are downloaded, by the names that they can be given by, and their files.
+pub fn downloaded() -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let store = Store::from_env()?;
+    let mut found = store.others();
+    for entry in catalog::entries()? {
+        let name = entry.name.clone();
+        if let Ok(path) = store.locate(&ModelRef::Known(Box::new(entry))) {
+            found.push((name, path));
+        }
+    }
+    Ok(found)
+}
+
 #[derive(serde::Serialize)]
 struct Row {
     name: String,

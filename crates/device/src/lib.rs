@@ -15,4 +15,4 @@ pub use error::Error;
 pub use link::Link;
 pub use local::decode_locally;
 pub use session::{Generation, Session, SessionOptions};
-pub use vocabulary::obtain_vocabulary;
+pub use vocabulary::{download_vocabulary, obtain_vocabulary};

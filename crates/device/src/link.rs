@@ -73,6 +73,16 @@ impl Link {
         }
     }
 
+    /// How long the server takes to answer a short question.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn round_trip(&self) -> Result<Duration, Error> {
+        let asked = std::time::Instant::now();
+        self.client.clone().describe(pb::DescribeRequest { protocol: PROTOCOL }).await?;
+        Ok(asked.elapsed())
+    }
+
     /// What the server's sessions are doing.
     ///
     /// # Errors

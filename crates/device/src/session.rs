@@ -153,6 +153,10 @@ impl Session {
     ///
     /// # Errors
     /// If the server ends the session, the drafter fails, or no server is left and the fallback is to fail.
+    #[tracing::instrument(
+        name = "request", level = "info", skip_all,
+        fields(prompt_tokens = prompt.tokens.len(), tokens, rounds, drafts, accepted)
+    )]
     pub async fn generate(
         &mut self,
         prompt: Prompt,
@@ -189,6 +193,7 @@ impl Session {
                     Action::Notify(notice) => self.tell(&notice),
                     Action::Finish(FinishReason::Failed(reason)) => return Err(Error::Refused(reason)),
                     Action::Finish(reason) => {
+                        tell_trace(&self.device.stats(), provenance.len());
                         return Ok(Generation {
                             tokens: self.device.settled().get(prompt_len..).unwrap_or_default().to_vec(),
                             provenance,
@@ -291,6 +296,14 @@ impl Session {
         };
         (self.notify)(&message);
     }
+}
+
+/// Says in the request's span what it took.
+fn tell_trace(stats: &Stats, tokens: usize) {
+    let span = tracing::Span::current();
+    span.record("tokens", tokens).record("rounds", stats.rounds);
+    span.record("drafts", stats.draft_tokens).record("accepted", stats.accepted_tokens);
+    tracing::debug!("request answered");
 }
 
 /// Opens a session over `link`, or else on the first other server that takes it; `None` if all are busy. The error is that of

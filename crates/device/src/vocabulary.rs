@@ -22,13 +22,10 @@ pub async fn obtain_vocabulary(link: &Link, folder: &Path) -> Result<Vocab, Erro
     {
         return Ok(vocab);
     }
-    let failed = |source| Error::VocabularyFile { path: path.clone(), source };
+    let failed = |source: std::io::Error| Error::VocabularyFile { path: path.clone(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let mut chunks = link.client.clone().vocabulary(pb::VocabularyRequest {}).await?.into_inner();
-    while let Some(chunk) = chunks.message().await? {
-        file.write_all(&chunk.data).map_err(failed)?;
-    }
+    download_vocabulary(link, |piece| file.write_all(piece).map_err(failed)).await?;
     file.as_file().sync_all().map_err(failed)?;
     let vocab = Vocab::load(file.path())?;
     let sent = vocab.fingerprint().to_owned();
@@ -37,4 +34,16 @@ pub async fn obtain_vocabulary(link: &Link, folder: &Path) -> Result<Vocab, Erro
     }
     file.persist(&path).map_err(|error| failed(error.error))?;
     Ok(vocab)
+}
+
+/// Lets the server send the file with the vocabulary of its target, and hands it over piece by piece.
+///
+/// # Errors
+/// If the server does not send it, or a piece is not taken.
+pub async fn download_vocabulary(link: &Link, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    let mut chunks = link.client.clone().vocabulary(pb::VocabularyRequest {}).await?.into_inner();
+    while let Some(chunk) = chunks.message().await? {
+        take(&chunk.data)?;
+    }
+    Ok(())
 }

@@ -228,6 +228,7 @@ impl Worker {
 
     /// Runs a step and delivers what it commits. Returns the time that the model took.
     fn run_step(&mut self, mut step: Step) -> Duration {
+        let _span = tracing::debug_span!("step", rows = step.rows.len(), sessions = step.sessions()).entered();
         let began = Instant::now();
         let ran = step.cache_ops.iter().try_for_each(|&op| self.model.apply(op));
         let ran = ran.and_then(|()| if step.rows.is_empty() { Ok(()) } else { self.model.forward(&step.rows) });

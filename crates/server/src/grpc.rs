@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::Identity;
 use crate::engine::{self, Engine};
+use crate::requests::Requests;
 
 /// How long a device may take to say who it is.
 const OPENING: Duration = Duration::from_secs(10);
@@ -147,15 +148,20 @@ impl sled_wire::Sled for Service {
         let engine::Opened { id, replies } =
             opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
         tracing::info!(session = id.0, device = open.device, "session opened");
+        let requests = Arc::new(Requests::new(id, &open.device, &self.identity.end_of_generation));
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (open.device, Instant::now()));
 
         // What ends a session is said by the engine, or from here before the engine is told to close it.
         let (refusals, mut refused) = tokio::sync::mpsc::channel(1);
         let (engine, bounds, devices) = (self.engine.clone(), self.bounds, Arc::clone(&self.devices));
+        let heard = Arc::clone(&requests);
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
                 match sled_wire::decode_device(message, &bounds) {
-                    Ok(FromDevice::Request(request)) => engine.request(id, request).await,
+                    Ok(FromDevice::Request(request)) => {
+                        heard.on_request(&request);
+                        engine.request(id, request).await;
+                    }
                     Ok(FromDevice::Open(_)) => {
                         let refusal = Status::failed_precondition("the session is open already; open another stream");
                         let _gone = refusals.send(Err(refusal)).await;
@@ -180,7 +186,11 @@ impl sled_wire::Sled for Service {
                 Err(Status::aborted(reason))
             })
         });
-        let replies = ReceiverStream::new(replies).map(sled_wire::encode_reply).chain(tokio_stream::iter(last_word));
+        let encode = move |reply| {
+            requests.on_reply(&reply);
+            sled_wire::encode_reply(reply)
+        };
+        let replies = ReceiverStream::new(replies).map(encode).chain(tokio_stream::iter(last_word));
         let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened))).chain(replies);
         Ok(Response::new(Box::pin(outbound)))
     }

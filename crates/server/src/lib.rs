@@ -5,6 +5,7 @@
 mod engine;
 mod error;
 mod grpc;
+mod requests;
 
 use std::future::Future;
 use std::net::SocketAddr;

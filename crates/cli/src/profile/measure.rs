@@ -19,17 +19,40 @@ pub struct Passes {
     pub context_ms: f64,
 }
 
-/// Measures passes of each of `rows` (rising), a row from each of so many sequences of `context` tokens; and of one row of a
-/// sequence that is `longer` by so many tokens. Each is the median of `repeat` passes. All are measured in turn, so that
-/// what else the machine does falls on all of them; the first turn is not counted.
+/// Measures passes as [`times`] does, and of one row of a sequence that is `longer` by so many tokens.
 pub fn passes(
     model: &mut impl Model,
     rows: &[usize],
     context: usize,
     longer: usize,
     repeat: usize,
-    mut done: impl FnMut(),
+    done: impl FnMut(),
 ) -> anyhow::Result<Passes> {
+    let times = times(model, rows, context, repeat, done)?;
+    extend(model, 0, context, longer)?;
+    let mut alone = |context| (0..=repeat).map(|_| pass(model, 1, context)).collect::<anyhow::Result<Vec<_>>>();
+    let with_more = median(alone(context + longer)?);
+    model.apply(CacheOp::Truncate { sequence: 0, len: context })?;
+    let mut alone = |context| (0..=repeat).map(|_| pass(model, 1, context)).collect::<anyhow::Result<Vec<_>>>();
+    // Where tokens in the cache cost nothing that can be measured, the difference is noise.
+    let context_ms = round(((with_more - median(alone(context)?)) / longer as f64 * 1e3).max(0.0));
+    let point = |[rows, ms]: [f64; 2]| {
+        let cached = rows * context as f64 / 1e3 * context_ms;
+        [rows, round((ms - cached).max(0.0))]
+    };
+    Ok(Passes { points: times.into_iter().map(point).collect(), context_ms })
+}
+
+/// `[rows, milliseconds]` of passes of each of `rows` (rising), a row from each of so many sequences of `context` tokens, which
+/// they keep. Each is the median of `repeat` passes. All are measured in turn, so that what else the machine does falls on all
+/// of them; the first turn is not counted.
+pub fn times(
+    model: &mut impl Model,
+    rows: &[usize],
+    context: usize,
+    repeat: usize,
+    mut done: impl FnMut(),
+) -> anyhow::Result<Vec<[f64; 2]>> {
     let sequences = rows.iter().copied().max().unwrap_or(1);
     for sequence in 0..sequences {
         extend(model, sequence, 0, context)?;
@@ -44,18 +67,7 @@ pub fn passes(
             done();
         }
     }
-    extend(model, 0, context, longer)?;
-    let mut alone = |context| (0..=repeat).map(|_| pass(model, 1, context)).collect::<anyhow::Result<Vec<_>>>();
-    let with_more = median(alone(context + longer)?);
-    model.apply(CacheOp::Truncate { sequence: 0, len: context })?;
-    let mut alone = |context| (0..=repeat).map(|_| pass(model, 1, context)).collect::<anyhow::Result<Vec<_>>>();
-    // Where tokens in the cache cost nothing that can be measured, the difference is noise.
-    let context_ms = round(((with_more - median(alone(context)?)) / longer as f64 * 1e3).max(0.0));
-    let point = |(&rows, times): (&usize, Vec<f64>)| {
-        let cached = (rows * context) as f64 / 1e3 * context_ms;
-        [rows as f64, round((median(times) - cached).max(0.0))]
-    };
-    Ok(Passes { points: rows.iter().zip(times).map(point).collect(), context_ms })
+    Ok(rows.iter().zip(times).map(|(&rows, times)| [rows as f64, median(times)]).collect())
 }
 
 /// Tokens a second of a drafter that goes on after a text of `context` tokens; from the median time of `drafts` of them.

@@ -1,6 +1,6 @@
 //! `sled profile`: measures this machine and a model on it, as a profile for the simulator.
 
-mod measure;
+pub mod measure;
 
 use std::path::Path;
 
@@ -136,7 +136,7 @@ fn command(args: &ProfileArgs) -> String {
 }
 
 /// What Linux calls the processor, else its architecture.
-fn cpu_name() -> String {
+pub fn cpu_name() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(':'));
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())

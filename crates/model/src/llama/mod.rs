@@ -6,16 +6,22 @@
 //! | [`LlamaEngine`] | a context on them: a [`Model`](crate::Model) with a cache of its own |
 //! | [`Vocab`] | a vocabulary, of loaded weights or of a vocabulary file |
 //! | [`vocabulary_file`] | makes a vocabulary file: what a device needs to tokenise for a target that it does not hold |
+//! | [`Footprint`] | what a model will take of the memory, by the header of its file |
+//! | [`System`] | what llama.cpp was built for, and what it finds here |
 //! | [`requantize`] | makes a copy of a model file in another precision |
 
 mod convert;
 mod engine;
 mod ffi;
 mod file;
+mod footprint;
 mod model;
+mod system;
 mod vocab;
 
 pub use convert::{Precision, requantize, vocabulary_file};
 pub use engine::{CacheType, EngineOptions, LlamaEngine};
+pub use footprint::Footprint;
 pub use model::{Description, LlamaModel, LoadOptions};
+pub use system::{Gpu, System};
 pub use vocab::Vocab;

@@ -1,5 +1,6 @@
 //! The header of a GGUF file, and the quantiser.
 
+use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
@@ -66,6 +67,46 @@ impl Gguf {
             } else {
                 1
             }
+        }
+    }
+
+    /// A text of the metadata, if it is there.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        let (key, kind) = self.find(key)?;
+        // SAFETY: the header is alive, the key is in it, and its value is a text, which ends in a NUL and lives as long.
+        (kind == sys::GGUF_TYPE_STRING).then(|| unsafe {
+            CStr::from_ptr(sys::gguf_get_val_str(self.header.as_ptr(), key)).to_string_lossy().into_owned()
+        })
+    }
+
+    /// A whole number of 32 bits of the metadata, or an array of them; none if it is not there or something else.
+    pub(crate) fn numbers(&self, key: &str) -> Option<Vec<u64>> {
+        let (key, kind) = self.find(key)?;
+        let header = self.header.as_ptr();
+        // SAFETY: the header is alive, the key is in it, and each value is read as what its type says that it is. An array has so
+        // many elements of 4 bytes, which need not be aligned.
+        unsafe {
+            match kind {
+                sys::GGUF_TYPE_UINT32 => Some(vec![sys::gguf_get_val_u32(header, key).into()]),
+                sys::GGUF_TYPE_ARRAY
+                    if [sys::GGUF_TYPE_UINT32, sys::GGUF_TYPE_INT32].contains(&sys::gguf_get_arr_type(header, key)) =>
+                {
+                    let data = sys::gguf_get_arr_data(header, key).cast::<u32>();
+                    let element = |i| u64::from(data.add(i).read_unaligned());
+                    Some((0..sys::gguf_get_arr_n(header, key)).map(element).collect())
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// The number and the type of a key, if it is there.
+    fn find(&self, key: &str) -> Option<(i64, sys::gguf_type)> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: the header is alive and the key a C string; its type is only asked for where it is there.
+        unsafe {
+            let key = sys::gguf_find_key(self.header.as_ptr(), key.as_ptr());
+            (key >= 0).then(|| (key, sys::gguf_get_kv_type(self.header.as_ptr(), key)))
         }
     }
 

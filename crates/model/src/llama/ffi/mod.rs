@@ -9,10 +9,12 @@
 mod context;
 mod gguf;
 mod log;
+mod system;
 mod weights;
 
 pub(crate) use context::{Context, ContextOptions, Failure};
 pub(crate) use gguf::{Gguf, quantize};
+pub(crate) use system::{Device, backends, devices, system_info};
 pub(crate) use weights::{Load, Weights};
 
 use std::ffi::CString;

@@ -1,0 +1,67 @@
+//! Looks at this machine.
+
+use std::path::Path;
+
+use sled_model::catalog::Store;
+use sled_model::llama::System;
+
+use super::facts::{Gpu, Machine};
+use crate::{device, profile};
+
+/// What this machine is and has.
+pub fn look() -> Machine {
+    let System { cpu_features, backends, gpus, available_memory } = System::read();
+    let folder = Store::from_env().map(|store| store.folder).ok();
+    let gpu = |gpu: sled_model::llama::Gpu| Gpu { name: gpu.name, memory_free: gpu.free, memory: gpu.total };
+    Machine {
+        cpu: profile::cpu_name(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        unused_features: unused(&cpu_features),
+        features: cpu_features,
+        cores: device::cores(),
+        load: load(),
+        memory_available: available_memory,
+        has_nvidia: Path::new("/dev/nvidiactl").exists(),
+        backends,
+        gpus: gpus.into_iter().map(gpu).collect(),
+        disk_free: folder.as_deref().and_then(disk_free),
+        model_folder: folder.map(|folder| folder.display().to_string()).unwrap_or_default(),
+    }
+}
+
+/// The instruction sets, as llama.cpp names them, that the processor has and that are not among `used`.
+fn unused(used: &[String]) -> Vec<String> {
+    #[cfg(target_arch = "aarch64")]
+    let there = [
+        ("DOTPROD", std::arch::is_aarch64_feature_detected!("dotprod")),
+        ("MATMUL_INT8", std::arch::is_aarch64_feature_detected!("i8mm")),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    let there = [
+        ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
+        ("AVX512", std::arch::is_x86_feature_detected!("avx512f")),
+        ("AVX512_VNNI", std::arch::is_x86_feature_detected!("avx512vnni")),
+    ];
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    let there: [(&str, bool); 0] = [];
+    let missed = there.iter().filter(|(name, there)| *there && !used.iter().any(|used| used == name));
+    missed.map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// The load of the last minute, where Linux tells it.
+fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
+/// How many bytes are free for what is put into `folder`, which need not be there yet.
+#[cfg(unix)]
+fn disk_free(folder: &Path) -> Option<u64> {
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let disk = rustix::fs::statvfs(there).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn disk_free(_folder: &Path) -> Option<u64> {
+    None
+}
