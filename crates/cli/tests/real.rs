@@ -283,7 +283,7 @@ async fn real_constrained_answers_are_valid_and_within_a_near_tie_of_the_target_
     let mut alone = engine(&target, 256);
     for (i, drafter) in drafters(&draft).into_iter().enumerate() {
         let options = SessionOptions {
-            drafter: drafter.map(|drafter| (drafter, Policy::default())),
+            drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: 4 })),
             grammars: Some(Arc::clone(&compiler)),
             ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
         };

@@ -18,7 +18,7 @@ use support::{VOCABULARY, compiler, drafter, expected, serve};
 async fn open(address: SocketAddr, i: u32) -> Session {
     let options = SessionOptions {
         drafter: drafter(i).map(|drafter| (drafter, Policy::Fixed { k: 4 })),
-        grammars: (i % 4 != 0).then(compiler),
+        grammars: (!i.is_multiple_of(4)).then(compiler),
         resilience: Resilience { fallback: Fallback::Error, fallback_after: 1, ..Resilience::default() },
         ..SessionOptions::new("test", VOCABULARY, &[0])
     };
@@ -32,7 +32,7 @@ fn prompt(i: u32, grammar: Grammar) -> Prompt {
         tokens: vec![1 + i, 5, 9],
         max_tokens: 40,
         sampling,
-        logprobs: (i % 2 == 0).then_some(3),
+        logprobs: i.is_multiple_of(2).then_some(3),
         request_id: Some(format!("request-{i}")),
     }
 }
