@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sled_core::device::{FinishReason, Provenance, Stats};
+pub use sled_core::sampler::Logprobs;
 use sled_core::sampler::SamplingParams;
 use sled_core::{Position, Token};
 use sled_model::llama::Vocab;
@@ -92,15 +93,6 @@ pub struct Generated {
     pub provenance: Provenance,
     /// The target's log probabilities here, if they were asked for and the target chose the token.
     pub logprobs: Option<Logprobs>,
-}
-
-/// Log probabilities at one position, at temperature 1 and before penalties and truncations.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Logprobs {
-    /// That of the chosen token.
-    pub chosen: f32,
-    /// The most likely tokens and theirs, most likely first.
-    pub top: Vec<(Token, f32)>,
 }
 
 /// How a job ended.

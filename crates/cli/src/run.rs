@@ -81,7 +81,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
 /// The prompt as the core takes it.
 pub fn to_prompt(tokens: Vec<u32>, sampling: &SamplingArgs) -> Prompt {
     let max_tokens = usize::try_from(sampling.max_tokens).unwrap_or(usize::MAX);
-    Prompt { tokens, max_tokens, sampling: sampling.params() }
+    Prompt { tokens, max_tokens, sampling: sampling.params(), ..Prompt::default() }
 }
 
 /// Whether a generation goes on after a token was shown.

@@ -1,9 +1,11 @@
 //! `sled serve`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use sled_model::Model;
+use sled_model::grammar::Compiler;
 use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
 use sled_server::{EngineStats, Identity, Server, Settings};
 
@@ -58,7 +60,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
     };
-    Ok(Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?)
+    let server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
+    Ok(server.with_grammars(Arc::new(Compiler::new(&vocab))))
 }
 
 fn summary(stats: &EngineStats) -> String {

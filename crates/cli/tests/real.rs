@@ -9,15 +9,17 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_core::sampler::{Sampler, SamplingParams};
+use sled_core::sampler::{Context, Grammar, Sampler, SamplingParams};
 use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::drafter::{Drafter, ModelDrafter};
+use sled_model::grammar::Compiler;
 use sled_model::llama::{LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
 use sled_model::reference;
@@ -60,7 +62,7 @@ async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) ->
 }
 
 async fn generate(session: &mut Session, tokens: Vec<Token>, max_tokens: usize, temperature: f32) -> Vec<Token> {
-    let prompt = Prompt { tokens, max_tokens, sampling: sampling(temperature) };
+    let prompt = Prompt { tokens, max_tokens, sampling: sampling(temperature), ..Prompt::default() };
     session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap().tokens
 }
 
@@ -265,6 +267,78 @@ fn real_command_line_prints_one_json_object_and_refuses_what_cannot_be() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("another program is using it"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_constrained_answers_are_valid_and_within_a_near_tie_of_the_target_alone() {
+    const SCHEMA: &str = r#"{"type": "object", "properties": {"city": {"type": "string", "maxLength": 20},
+        "inhabitants": {"type": "integer", "minimum": 0}, "capital": {"type": "boolean"}},
+        "required": ["city", "inhabitants", "capital"], "additionalProperties": false}"#;
+    let path = file("SLED_TEST_TARGET");
+    let server = Server::start(&path, &["-c", "2048", "-np", "3"]);
+    let target = LlamaModel::load(&path, &LoadOptions::default()).unwrap();
+    let draft = LlamaModel::load(&file("SLED_TEST_DRAFT"), &LoadOptions::default()).unwrap();
+    let vocab = target.vocab();
+    let compiler = Arc::new(Compiler::new(&vocab));
+    let mut alone = engine(&target, 256);
+    for (i, drafter) in drafters(&draft).into_iter().enumerate() {
+        let options = SessionOptions {
+            drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: 4 })),
+            grammars: Some(Arc::clone(&compiler)),
+            ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
+        };
+        let mut session = Session::open(&Link::connect(&server.url).await.unwrap(), options).await.unwrap();
+        for temperature in [0.0, 0.8] {
+            let mut params = sampling(temperature);
+            params.grammar = Some(Grammar::json_schema(SCHEMA));
+            let prompt = Prompt {
+                tokens: chat(&vocab, "Describe a large city in France as JSON."),
+                max_tokens: 80,
+                sampling: params.clone(),
+                logprobs: Some(5),
+                request_id: Some(format!("city-{i}")),
+            };
+            let mut logprobs = Vec::new();
+            let generation = session.generate(prompt.clone(), |emitted| {
+                logprobs.extend(emitted.logprobs);
+                ControlFlow::Continue(())
+            });
+            let generation = generation.await.unwrap();
+            let bytes: Vec<u8> = generation.tokens.iter().flat_map(|&token| vocab.piece(token, false)).collect();
+            let text = String::from_utf8(bytes).unwrap();
+            eprintln!("{text} ({:?})", generation.stats);
+            let answer: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+            assert_eq!(answer.as_object().unwrap().len(), 3);
+            assert!(answer["city"].as_str().unwrap().chars().count() <= 20);
+            assert!(answer["inhabitants"].is_u64() && answer["capital"].is_boolean());
+            assert_eq!(logprobs.len(), generation.tokens.len());
+            assert!(logprobs.iter().all(|logprobs| logprobs.top.len() == 5 && logprobs.chosen <= logprobs.top[0].1));
+
+            params.grammar = Some(compiler.compile(&Grammar::json_schema(SCHEMA)).unwrap());
+            let sampler = Sampler::new(params, vocab.size()).unwrap();
+            let differences = reference::compare(&mut alone, &sampler, &prompt.tokens, &generation.tokens).unwrap();
+            assert_near_ties(&differences, NEAR_TIE);
+        }
+    }
+    // What a grammar costs: once, and at each step.
+    let large = (0..200).map(|i| format!(r#""field{i}": {{"type": "string"}}"#)).collect::<Vec<_>>().join(", ");
+    let large = Grammar::json_schema(&format!(r#"{{"type": "object", "properties": {{{large}}}}}"#));
+    let began = Instant::now();
+    let compiled = compiler.compile(&large).unwrap();
+    let compiling = began.elapsed();
+    let sampler = Sampler::new(SamplingParams { grammar: Some(compiled), ..Default::default() }, vocab.size()).unwrap();
+    let logits = vec![0.0; vocab.size()];
+    let mut text: Vec<Token> = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let stepping = Instant::now();
+    for _ in 0..100 {
+        let began = Instant::now();
+        let token = sampler.choose(&logits, Context { tokens: &text, prompt_len: 0 });
+        slowest = slowest.max(began.elapsed());
+        text.push(token);
+    }
+    eprintln!("compiled in {compiling:?}; a step takes {:?}, the slowest {slowest:?}", stepping.elapsed() / 100);
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::sampler::SamplingParams;
+use crate::sampler::{Logprobs, SamplingParams};
 use crate::sequence::Digest;
 use crate::{Position, Token};
 
@@ -41,6 +41,11 @@ pub struct ContextUpdate {
     pub limit: usize,
     /// How the tokens of this turn are chosen.
     pub sampling: SamplingParams,
+    /// Whether commits are to have the target's log probabilities, and those of how many most likely tokens (at most
+    /// [`Logprobs::MAX_TOP`]) besides the chosen one.
+    pub logprobs: Option<u8>,
+    /// Names the request in the logs of device and server.
+    pub request_id: Option<String>,
 }
 
 /// "From position `from` on, I propose `tokens`." Without tokens it asks for one plain step.
@@ -102,6 +107,9 @@ pub struct Commit {
     pub rows: u32,
     /// Whether it answers no block: the server decoded by itself.
     pub unasked: bool,
+    /// The target's log probabilities, if they were asked for: those of the last tokens that this commits. What the device
+    /// sent as text has none.
+    pub logprobs: Vec<Logprobs>,
     /// How busy the server is.
     pub load: Load,
 }
@@ -111,6 +119,13 @@ impl Commit {
     #[must_use]
     pub fn end(&self) -> Position {
         self.from.saturating_add(self.accepted).saturating_add(self.tokens.len())
+    }
+
+    /// The target's log probabilities at `position`, if the commit tells them.
+    #[must_use]
+    pub fn logprobs_at(&self, position: Position) -> Option<&Logprobs> {
+        let first = self.end().checked_sub(self.logprobs.len())?;
+        self.logprobs.get(position.checked_sub(first)?)
     }
 }
 

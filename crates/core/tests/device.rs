@@ -8,7 +8,7 @@ use std::time::Duration;
 use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, Notice, Prompt, Provenance, Resilience};
 use sled_core::message::{Commit, DraftBlock, Load, Reply, Request};
 use sled_core::policy::Policy;
-use sled_core::sampler::{Draft, SamplingParams};
+use sled_core::sampler::Draft;
 use sled_core::sequence::Digest;
 
 /// A device whose every draft is the token after the last, and which is connected to server 0 of `servers`.
@@ -29,8 +29,7 @@ impl Bench {
             resilience: Resilience { servers, fallback, fallback_after: 3, ..Resilience::default() },
         });
         device.on_connected(Duration::ZERO, 0);
-        device
-            .prompt(Duration::ZERO, Prompt { tokens: vec![1, 2], max_tokens: 50, sampling: SamplingParams::default() });
+        device.prompt(Duration::ZERO, Prompt { tokens: vec![1, 2], max_tokens: 50, ..Prompt::default() });
         let mut bench = Self { device, now: Duration::ZERO, actions: Vec::new() };
         bench.draft(3);
         bench
@@ -110,6 +109,7 @@ fn newer_drafts_join_the_unverified_ones() {
         digest: Digest::EMPTY.then_all(&[1, 2, 3, 4, 5, 6, 7, 8, 9]),
         rows: 7,
         unasked: false,
+        logprobs: Vec::new(),
         load: Load::default(),
     };
     bench.device.on_reply(bench.now, Reply::Commit(commit));
@@ -174,7 +174,7 @@ fn the_fallback_comes_after_as_many_failures_as_asked_for_and_is_announced_once(
     let emitted: Vec<_> = bench
         .actions
         .iter()
-        .filter_map(|action| if let Action::Emit(emitted) = action { Some(*emitted) } else { None })
+        .filter_map(|action| if let Action::Emit(emitted) = action { Some(emitted.clone()) } else { None })
         .collect();
     assert!(emitted.len() >= 3 && emitted.iter().all(|emitted| emitted.provenance == Provenance::Provisional));
     let lost = bench.actions.iter().filter(|action| matches!(action, Action::Notify(Notice::Lost(_)))).count();

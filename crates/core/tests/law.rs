@@ -76,6 +76,7 @@ fn script(rng: &mut Rng, model: &SyntheticModel, vocab_size: usize, shared: &[To
                 max_tokens: rng.within(0..=24),
                 sampling: sampling(rng, vocab_size),
                 stop_after: rng.chance(4).then(|| rng.within(0..=vocab_size - 1) as Token),
+                logprobs: None,
             }
         })
         .collect();
@@ -188,7 +189,14 @@ fn a_perfect_drafter_is_always_accepted() {
             drafter: Some(Box::new(SyntheticDrafter::new(&model, 1.0, seed))),
             policy: Policy::Fixed { k: 4 },
             ahead: Ahead::Nothing,
-            turns: vec![Turn { keep: 0, text: vec![1, 2, 3], max_tokens: 50, sampling: params, stop_after: None }],
+            turns: vec![Turn {
+                keep: 0,
+                text: vec![1, 2, 3],
+                max_tokens: 50,
+                sampling: params,
+                stop_after: None,
+                logprobs: None,
+            }],
         });
         let (outcomes, pair) = pair.run();
         let stats = outcomes[0][0].stats;
@@ -248,7 +256,14 @@ fn sampling_through_drafts_follows_the_targets_distribution() {
             drafter: Some(Box::new(SyntheticDrafter::new(&model, 0.6, 99))),
             policy: Policy::Fixed { k: 3 },
             ahead: Ahead::Blocks,
-            turns: vec![Turn { keep: 0, text: prompt.clone(), max_tokens: 2, sampling, stop_after: None }],
+            turns: vec![Turn {
+                keep: 0,
+                text: prompt.clone(),
+                max_tokens: 2,
+                sampling,
+                stop_after: None,
+                logprobs: None,
+            }],
         });
         let (outcomes, _) = pair.run();
         let output = &outcomes[0][0].output;

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sled_core::Token;
-use sled_core::message::{Commit, ContextUpdate, DraftBlock, Reply, Request};
-use sled_core::sampler::SamplingParams;
-use sled_core::sequence::{Digest, Sequence};
+use sled_core::device::Prompt;
+use sled_core::message::{Commit, DraftBlock, Reply, Request};
+use sled_core::sequence::Sequence;
 use sled_core::server::{Assist, Batching, Busy, Plan, Server, ServerConfig, SessionId, Step};
 use sled_core::step::CacheOp;
 
@@ -60,15 +60,8 @@ impl Bench {
 
     fn open(&mut self, prompt: &[Token]) -> SessionId {
         let id = self.server.open(self.now).unwrap();
-        let update = ContextUpdate {
-            turn: 1,
-            from: 0,
-            built_on: Digest::EMPTY,
-            tokens: prompt.to_vec(),
-            prompt_len: prompt.len(),
-            limit: 4_000,
-            sampling: SamplingParams::default(),
-        };
+        let update =
+            Prompt { tokens: prompt.to_vec(), max_tokens: 4_000 - prompt.len(), ..Prompt::default() }.into_context(1);
         assert_eq!(self.server.request(self.now, id, Request::Context(update)), None);
         self.texts.insert(id, Sequence::from_prompt(prompt));
         id

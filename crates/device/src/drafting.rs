@@ -30,6 +30,8 @@ impl DraftThread {
         let work = move || {
             for Task { tokens, prompt_len, sampler, answer } in inbox {
                 let draft = drafter.draft(Context { tokens: &tokens, prompt_len }, &sampler);
+                // Without its grammar, a drafter has nothing to propose.
+                let draft = draft.map(|draft| draft.filter(|_| sampler.failure().is_none()));
                 // Whoever asked may have stopped caring.
                 let _unwanted = answer.send(draft);
             }

@@ -10,10 +10,11 @@ use sled_model::drafter::Drafter;
 
 use crate::{Error, Generation};
 
-/// Decodes `prompt` with `drafter` alone. `on_token` sees every token, and ends the generation by `Break`.
+/// Decodes `prompt` with `drafter` alone. `on_token` sees every token, and ends the generation by `Break`. A grammar must be
+/// compiled.
 ///
 /// # Errors
-/// If a sampling parameter is out of range, or the model fails.
+/// If a sampling parameter is out of range, the grammar is not compiled or becomes too complex, or the model fails.
 pub fn decode_locally(
     drafter: &mut dyn Drafter,
     prompt: Prompt,
@@ -23,12 +24,14 @@ pub fn decode_locally(
 ) -> Result<Generation, Error> {
     let began = Instant::now();
     let sampler = Sampler::new(prompt.sampling, vocab_size)?;
+    let failed = || sampler.failure().map_or(Ok(()), |failure| Err(Error::Refused(failure)));
     let prompt_len = prompt.tokens.len();
     let mut tokens = prompt.tokens;
     let mut stats = Stats::default();
     let mut reason = FinishReason::Length;
     while tokens.len() - prompt_len < prompt.max_tokens {
         let Some(draft) = drafter.draft(Context { tokens: &tokens, prompt_len }, &sampler)? else { break };
+        failed()?;
         tokens.push(draft.token);
         stats.provisional_tokens += 1;
         stats.time_to_first_token.get_or_insert(began.elapsed());

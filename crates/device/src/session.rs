@@ -12,8 +12,9 @@ use sled_core::device::{
     Stats, Ticket,
 };
 use sled_core::policy::Policy;
-use sled_core::sampler::Sampler;
+use sled_core::sampler::{Sampler, SamplingParams};
 use sled_model::drafter::Drafter;
+use sled_model::grammar::Compiler;
 use sled_wire::{Bounds, Open};
 
 use crate::connection::{Connection, Incoming};
@@ -30,6 +31,8 @@ pub struct SessionOptions {
     pub end_of_generation: Vec<Token>,
     /// Who drafts, and how much at a time; `None` leaves the decoding to the server.
     pub drafter: Option<(Box<dyn Drafter>, Policy)>,
+    /// Compiles the grammars of prompts, for the drafter; without it, a prompt with a grammar must have it compiled.
+    pub grammars: Option<Arc<Compiler>>,
     /// What is done while a verdict is under way.
     pub ahead: Ahead,
     /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model.
@@ -49,6 +52,7 @@ impl SessionOptions {
             vocabulary_fingerprint: vocabulary_fingerprint.to_owned(),
             end_of_generation: end_of_generation.to_vec(),
             drafter: None,
+            grammars: None,
             ahead: Ahead::default(),
             servers: Vec::new(),
             resilience: Resilience::default(),
@@ -78,6 +82,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send>
 pub struct Session {
     device: Device,
     drafts: Option<DraftThread>,
+    grammars: Option<Arc<Compiler>>,
     /// The draft that is being made; it may outlast the turn that asked for it.
     drafting: Option<(Ticket, Drafting)>,
     connection: Option<Connection>,
@@ -124,6 +129,7 @@ impl Session {
         Ok(Self {
             device,
             drafts: drafter.map(DraftThread::start).transpose()?,
+            grammars: options.grammars,
             drafting: None,
             connection,
             connecting: None,
@@ -165,7 +171,16 @@ impl Session {
         let began = Instant::now();
         let prompt_len = prompt.tokens.len();
         let mut provenance = Vec::new();
-        let sampler = Arc::new(Sampler::new(prompt.sampling.clone(), self.bounds.vocabulary_size)?);
+        let mut sampling = prompt.sampling.clone();
+        if self.drafts.is_none() {
+            // Nothing is chosen here, so that no grammar need be compiled.
+            sampling.grammar = None;
+        }
+        let sampler = Arc::new(sampler(sampling, self.bounds.vocabulary_size, self.grammars.clone()).await?);
+        let request = prompt.request_id.clone();
+        if let Some(request) = &request {
+            tracing::info!(request, prompt = prompt_len, max_tokens = prompt.max_tokens, "prompt");
+        }
         self.device.prompt(self.began.elapsed(), prompt);
         loop {
             while let Some(action) = self.device.poll() {
@@ -186,14 +201,18 @@ impl Session {
                     }
                     Action::Emit(emitted) => {
                         provenance.push(emitted.provenance);
+                        let end = emitted.position + 1;
                         if on_token(emitted).is_break() {
-                            self.device.stop_at(emitted.position + 1);
+                            self.device.stop_at(end);
                         }
                     }
                     Action::Notify(notice) => self.tell(&notice),
                     Action::Finish(FinishReason::Failed(reason)) => return Err(Error::Refused(reason)),
                     Action::Finish(reason) => {
                         tell_trace(&self.device.stats(), provenance.len());
+                        if let Some(request) = &request {
+                            log_answer(request, provenance.len(), &self.device.stats(), began.elapsed());
+                        }
                         return Ok(Generation {
                             tokens: self.device.settled().get(prompt_len..).unwrap_or_default().to_vec(),
                             provenance,
@@ -304,6 +323,26 @@ fn tell_trace(stats: &Stats, tokens: usize) {
     span.record("tokens", tokens).record("rounds", stats.rounds);
     span.record("drafts", stats.draft_tokens).record("accepted", stats.accepted_tokens);
     tracing::debug!("request answered");
+}
+
+/// What the drafter chooses by.
+async fn sampler(
+    mut params: SamplingParams,
+    vocab_size: usize,
+    compiler: Option<Arc<Compiler>>,
+) -> Result<Sampler, Error> {
+    if let (Some(grammar), Some(compiler)) = (params.grammar.clone(), compiler) {
+        let compiling = tokio::task::spawn_blocking(move || compiler.compile(&grammar));
+        params.grammar = Some(compiling.await.map_err(|_panicked| Error::DrafterGone)??);
+    }
+    Ok(Sampler::new(params, vocab_size)?)
+}
+
+/// Tells the log of an answer whose request has a name.
+fn log_answer(request: &str, tokens: usize, stats: &Stats, took: Duration) {
+    let Stats { rounds, draft_tokens, accepted_tokens, provisional_tokens, .. } = *stats;
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(request, tokens, rounds, draft_tokens, accepted_tokens, provisional_tokens, ms, "answer complete");
 }
 
 /// Opens a session over `link`, or else on the first other server that takes it; `None` if all are busy. The error is that of

@@ -197,12 +197,13 @@ async fn without_a_server_drafts_are_released_and_marked_until_one_is_back() {
         let (mut session, told) = open(i, &[proxy.address], Fallback::Release).await;
         let mut emitted: Vec<Emitted> = Vec::new();
         let running = session.generate(prompt(i, 150), |token| {
+            let provenance = token.provenance;
             emitted.push(token);
             if emitted.len() == 10 {
                 proxy.refuse(true);
                 proxy.cut();
             }
-            if token.provenance == Provenance::Provisional {
+            if provenance == Provenance::Provisional {
                 proxy.refuse(false);
             }
             ControlFlow::Continue(())

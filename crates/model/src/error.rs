@@ -85,6 +85,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A grammar cannot be used.
+    #[error("the grammar cannot be used: {0}")]
+    Grammar(String),
     /// A number given to an engine is out of range.
     #[error("an engine's number of {what} must be from 1 to {most}, and {value} was given")]
     EngineOption {

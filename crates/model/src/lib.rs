@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod chat;
 pub mod drafter;
 pub mod error;
+pub mod grammar;
 pub mod llama;
 pub mod ngram;
 pub mod reference;

@@ -50,11 +50,12 @@ impl NgramDrafter {
 }
 
 impl Drafter for NgramDrafter {
-    fn draft(&mut self, context: Context<'_>, _sampler: &Sampler) -> Result<Option<Draft>, Error> {
+    fn draft(&mut self, context: Context<'_>, sampler: &Sampler) -> Result<Option<Draft>, Error> {
         self.follow(context.tokens);
         let triple = look_up(&self.triples, &self.tokens).map(|followers| (followers, LONGEST_RECURS));
         let found = triple.or_else(|| Some((look_up(&self.pairs, &self.tokens)?, SHORTEST_RECURS)));
-        Ok(found.and_then(|(followers, recurs)| judge(&self.tokens, followers, recurs)))
+        let draft = found.and_then(|(followers, recurs)| judge(&self.tokens, followers, recurs));
+        Ok(draft.filter(|draft| sampler.allows(context, draft.token)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sled_core::message::{Reply, Request};
-use sled_core::server::{Busy, Plan, Server, ServerConfig, SessionId, Status, Step};
+use sled_core::server::{Answer, Busy, Plan, Server, ServerConfig, SessionId, Status, Step};
 use sled_core::step::{CacheOp, Row};
 use sled_model::Model;
 use tokio::sync::{mpsc, oneshot};
@@ -145,6 +145,7 @@ impl Worker {
                     return;
                 }
             }
+            self.log_answers();
             match self.core.plan(self.began.elapsed()) {
                 Plan::Run(step) => {
                     let forward = self.run_step(step);
@@ -172,6 +173,15 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the log of the answers that have ended, as far as their requests have names.
+    fn log_answers(&mut self) {
+        for Answer { session, request, prompt, tally, took } in self.core.take_answered() {
+            let (tokens, drafted, accepted) = (tally.committed, tally.drafted, tally.accepted);
+            let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(session = session.0, request, prompt, tokens, drafted, accepted, ms, "answer complete");
         }
     }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sled_core::message::Request as CoreRequest;
 use sled_core::server::{Activity, SessionId};
 use sled_model::Limits;
 use sled_wire::{
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::Identity;
 use crate::engine::{self, Engine};
+use crate::grammars::Grammars;
 use crate::requests::Requests;
 
 /// How long a device may take to say who it is.
@@ -29,6 +31,7 @@ pub(crate) struct Service {
     identity: Arc<Identity>,
     bounds: Bounds,
     devices: Devices,
+    pub(crate) grammars: Grammars,
 }
 
 /// Who has each session, and since when.
@@ -37,7 +40,7 @@ type Devices = Arc<Mutex<HashMap<SessionId, (String, Instant)>>>;
 impl Service {
     pub(crate) fn new(engine: Engine, limits: Limits, max_draft: usize, identity: Arc<Identity>) -> Self {
         let bounds = Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft };
-        Self { engine, identity, bounds, devices: Arc::default() }
+        Self { engine, identity, bounds, devices: Arc::default(), grammars: Grammars::new(None) }
     }
 
     pub(crate) fn into_grpc(self) -> SledServer<Self> {
@@ -154,24 +157,26 @@ impl sled_wire::Sled for Service {
         // What ends a session is said by the engine, or from here before the engine is told to close it.
         let (refusals, mut refused) = tokio::sync::mpsc::channel(1);
         let (engine, bounds, devices) = (self.engine.clone(), self.bounds, Arc::clone(&self.devices));
+        let grammars = self.grammars.clone();
         let heard = Arc::clone(&requests);
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
-                match sled_wire::decode_device(message, &bounds) {
-                    Ok(FromDevice::Request(request)) => {
-                        heard.on_request(&request);
-                        engine.request(id, request).await;
-                    }
+                let refusal = match sled_wire::decode_device(message, &bounds) {
+                    Ok(FromDevice::Request(request)) => match grammars.prepare(announce(id.0, request)).await {
+                        Ok(request) => {
+                            heard.on_request(&request);
+                            engine.request(id, request).await;
+                            continue;
+                        }
+                        Err(reason) => Status::invalid_argument(reason),
+                    },
                     Ok(FromDevice::Open(_)) => {
-                        let refusal = Status::failed_precondition("the session is open already; open another stream");
-                        let _gone = refusals.send(Err(refusal)).await;
-                        break;
+                        Status::failed_precondition("the session is open already; open another stream")
                     }
-                    Err(error) => {
-                        let _gone = refusals.send(Err(refuse(id.0, error))).await;
-                        break;
-                    }
-                }
+                    Err(error) => refuse(id.0, error),
+                };
+                let _gone = refusals.send(Err(refusal)).await;
+                break;
             }
             engine.close(id).await;
             devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -194,6 +199,16 @@ impl sled_wire::Sled for Service {
         let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened))).chain(replies);
         Ok(Response::new(Box::pin(outbound)))
     }
+}
+
+/// Tells the log of a prompt that has a name.
+fn announce(session: u64, request: CoreRequest) -> CoreRequest {
+    if let CoreRequest::Context(update) = &request
+        && let Some(name) = &update.request_id
+    {
+        tracing::info!(session, request = name, prompt = update.prompt_len, "prompt arrived");
+    }
+    request
 }
 
 fn refuse(session: u64, error: WireError) -> Status {

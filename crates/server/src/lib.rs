@@ -1,9 +1,11 @@
 //! The server: an async shell around the core's server side.
 //!
-//! `grpc` speaks the wire, one task a session; `engine` is the one thread that owns the model and the core's state machine.
+//! `grpc` speaks the wire, one task a session; `engine` is the one thread that owns the model and the core's state machine;
+//! `grammars` compiles what a request brings before the engine hears of it.
 
 mod engine;
 mod error;
+mod grammars;
 mod grpc;
 mod requests;
 
@@ -16,10 +18,12 @@ use bytes::Bytes;
 use engine::Engine;
 pub use engine::EngineStats;
 pub use error::Error;
+use grammars::Grammars;
 use sled_core::Token;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::Model;
+use sled_model::grammar::Compiler;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -111,6 +115,13 @@ impl Server {
         let (engine, thread) = Engine::start(model, config).map_err(Error::Thread)?;
         let service = grpc::Service::new(engine.clone(), limits, settings.max_draft, Arc::new(identity));
         Ok(Self { listener, engine, thread, service })
+    }
+
+    /// Takes requests with grammars, which `compiler` compiles for the target's vocabulary. Without it they fail.
+    #[must_use]
+    pub fn with_grammars(mut self, compiler: Arc<Compiler>) -> Self {
+        self.service.grammars = Grammars::new(Some(compiler));
+        self
     }
 
     /// The address that it listens on, with the port that the system chose if 0 was asked for.

@@ -47,6 +47,7 @@ impl Requests {
                     session = self.session,
                     device = &*self.device,
                     turn,
+                    request = context.request_id,
                     prompt_tokens = prompt_len,
                     tokens = field::Empty,
                     rounds = field::Empty,

@@ -64,6 +64,31 @@ pub enum WireError {
         /// How many values there are.
         values: usize,
     },
+    /// Log probabilities of more tokens than may be asked for.
+    #[error("log probabilities of {len} tokens are too many at one position; ask for at most {max}")]
+    TooManyLogprobs {
+        /// How many tokens there are.
+        len: usize,
+        /// The most that are allowed.
+        max: u8,
+    },
+    /// Log probabilities that are none, or of other tokens than their message has.
+    #[error("the log probabilities do not belong to their tokens; run the same version of sled on device and server")]
+    WrongLogprobs,
+    /// A grammar that is too long.
+    #[error("a grammar of {len} bytes is too long; shorten it to {max}")]
+    GrammarTooLong {
+        /// Its bytes.
+        len: usize,
+        /// The most that are allowed.
+        max: usize,
+    },
+    /// A name that cannot be shown.
+    #[error("the {what} has control characters; use printable ones")]
+    Unprintable {
+        /// Which name it is.
+        what: &'static str,
+    },
     /// A name that is too long to be one.
     #[error("the {what} has {len} bytes, and at most {max} are allowed; shorten it")]
     NameTooLong {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `handshake.rs` | what both sides learn of each other before the first token |
 //! | `request.rs` | what a device sends: prompts and draft blocks |
+//! | `sampling.rs` | how tokens are to be chosen |
 //! | `reply.rs` | what the server sends: commits, and what it lacks |
 //! | `status.rs` | what the server's sessions are doing, and that it takes no more |
 //! | `bounds.rs` | numbers, checked |
@@ -17,6 +18,7 @@ mod handshake;
 pub mod pb;
 mod reply;
 mod request;
+mod sampling;
 mod status;
 
 use bytes::Bytes;
@@ -37,7 +39,7 @@ pub use request::{FromDevice, decode_device, encode_request};
 pub use status::{Activity, SessionList, SessionStatus, Totals, busy, decode_sessions, encode_sessions, retry_after};
 
 /// The version of the protocol; devices and servers of different versions do not talk.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The largest message that either side sends or takes. Token ids below 2^21 take at most three bytes each, so that a
 /// prompt of 128k tokens needs 384 KiB.

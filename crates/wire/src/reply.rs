@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sled_core::message::{Commit, Load, Reply};
+use sled_core::sampler::Logprobs;
 use sled_core::sequence::Digest;
 use tonic::Status;
 
@@ -66,6 +67,7 @@ fn encode_commit(commit: Commit) -> pb::Commit {
         sharing: commit.load.sharing,
         unasked: commit.unasked,
         price: commit.load.price,
+        logprobs: commit.logprobs.into_iter().map(encode_logprobs).collect(),
     }
 }
 
@@ -86,12 +88,38 @@ fn decode_commit(commit: pb::Commit, bounds: &Bounds) -> Result<Commit, WireErro
         digest: Digest(commit.digest),
         rows: commit.rows,
         unasked: commit.unasked,
+        logprobs: commit
+            .logprobs
+            .into_iter()
+            .map(|logprobs| decode_logprobs(logprobs, bounds))
+            .collect::<Result<_, _>>()?,
         load,
     };
     // Neither part is bound by the longest draft: the answer to a repeated block has all that was committed meanwhile.
     bounds.check_len(commit.end())?;
     bounds.check_tokens(&commit.tokens)?;
+    if commit.logprobs.len() > commit.accepted.saturating_add(commit.tokens.len()) {
+        return Err(WireError::WrongLogprobs);
+    }
     Ok(commit)
+}
+
+fn encode_logprobs(logprobs: Logprobs) -> pb::Logprobs {
+    let (top_tokens, top_values) = logprobs.top.into_iter().unzip();
+    pb::Logprobs { chosen: logprobs.chosen, top_tokens, top_values }
+}
+
+fn decode_logprobs(logprobs: pb::Logprobs, bounds: &Bounds) -> Result<Logprobs, WireError> {
+    let pb::Logprobs { chosen, top_tokens, top_values } = logprobs;
+    let (len, max) = (top_tokens.len(), Logprobs::MAX_TOP);
+    if len > max.into() {
+        return Err(WireError::TooManyLogprobs { len, max });
+    }
+    if top_values.len() != len || !top_values.iter().chain([&chosen]).all(|value| value.is_finite()) {
+        return Err(WireError::WrongLogprobs);
+    }
+    bounds.check_tokens(&top_tokens)?;
+    Ok(Logprobs { chosen, top: top_tokens.into_iter().zip(top_values).collect() })
 }
 
 fn micros(duration: Duration) -> u32 {

@@ -1,12 +1,13 @@
 //! What a device sends.
 
 use sled_core::message::{ContextUpdate, DraftBlock, Request};
-use sled_core::sampler::SamplingParams;
+use sled_core::sampler::Logprobs;
 use sled_core::sequence::Digest;
 
 use crate::bounds::{narrow, widen};
-use crate::handshake::decode_open;
+use crate::handshake::{decode_open, name};
 use crate::pb::device_message::Body;
+use crate::sampling::{decode_sampling, encode_sampling};
 use crate::{Bounds, Open, WireError, pb};
 
 /// A device's message.
@@ -52,6 +53,8 @@ fn encode_context(update: ContextUpdate) -> pb::ContextUpdate {
         prompt_len: narrow(update.prompt_len),
         sampling: Some(encode_sampling(update.sampling)),
         limit: narrow(update.limit),
+        logprobs: update.logprobs.map(u32::from),
+        request_id: update.request_id.unwrap_or_default(),
     }
 }
 
@@ -64,6 +67,11 @@ fn decode_context(update: pb::ContextUpdate, bounds: &Bounds) -> Result<ContextU
     if prompt_len > len {
         return Err(WireError::PromptBeyondText { prompt_len, len });
     }
+    let logprobs = update.logprobs.map(decode_top).transpose()?;
+    let request_id = name("request's id", update.request_id)?;
+    if request_id.chars().any(char::is_control) {
+        return Err(WireError::Unprintable { what: "request's id" });
+    }
     Ok(ContextUpdate {
         turn: update.turn,
         from,
@@ -73,7 +81,15 @@ fn decode_context(update: pb::ContextUpdate, bounds: &Bounds) -> Result<ContextU
         // No sequence gets longer than the context: to ask for more is to ask for all of it.
         limit: widen(update.limit).min(bounds.context),
         sampling: decode_sampling(update.sampling.unwrap_or_default(), bounds)?,
+        logprobs,
+        request_id: (!request_id.is_empty()).then_some(request_id),
     })
+}
+
+/// How many of the most likely tokens are wanted.
+fn decode_top(wanted: u32) -> Result<u8, WireError> {
+    let max = Logprobs::MAX_TOP;
+    u8::try_from(wanted).ok().filter(|&top| top <= max).ok_or(WireError::TooManyLogprobs { len: widen(wanted), max })
 }
 
 fn encode_draft(block: DraftBlock) -> pb::DraftBlock {
@@ -101,44 +117,4 @@ fn decode_draft(block: pb::DraftBlock, bounds: &Bounds) -> Result<DraftBlock, Wi
         tokens: block.tokens,
         until: widen(block.until).min(bounds.context),
     })
-}
-
-fn encode_sampling(params: SamplingParams) -> pb::SamplingParams {
-    let (logit_bias_tokens, logit_bias_values) = params.logit_bias.into_iter().unzip();
-    pb::SamplingParams {
-        temperature: params.temperature,
-        top_k: params.top_k,
-        top_p: unless_one(params.top_p),
-        min_p: params.min_p,
-        repetition_penalty: unless_one(params.repetition_penalty),
-        presence_penalty: params.presence_penalty,
-        frequency_penalty: params.frequency_penalty,
-        logit_bias_tokens,
-        logit_bias_values,
-        seed: params.seed,
-    }
-}
-
-fn decode_sampling(params: pb::SamplingParams, bounds: &Bounds) -> Result<SamplingParams, WireError> {
-    let (tokens, values) = (params.logit_bias_tokens, params.logit_bias_values);
-    if tokens.len() != values.len() {
-        return Err(WireError::UnpairedLogitBias { tokens: tokens.len(), values: values.len() });
-    }
-    bounds.check_tokens(&tokens)?;
-    Ok(SamplingParams {
-        temperature: params.temperature,
-        top_k: params.top_k,
-        top_p: params.top_p.unwrap_or(1.0),
-        min_p: params.min_p,
-        repetition_penalty: params.repetition_penalty.unwrap_or(1.0),
-        presence_penalty: params.presence_penalty,
-        frequency_penalty: params.frequency_penalty,
-        logit_bias: tokens.into_iter().zip(values).collect(),
-        seed: params.seed,
-    })
-}
-
-/// Leaves out a parameter at its default of 1, which protobuf would spell out.
-fn unless_one(value: f32) -> Option<f32> {
-    (value != 1.0).then_some(value)
 }

@@ -66,6 +66,51 @@ fn context_updates_out_of_bounds_are_refused() {
 }
 
 #[test]
+fn grammars_logprobs_and_names_out_of_bounds_are_refused() {
+    let context = |update| from_device(device_message::Body::Context(update));
+    let plain = pb::ContextUpdate { tokens: vec![1], prompt_len: 1, ..Default::default() };
+    let asked = |logprobs| context(pb::ContextUpdate { logprobs: Some(logprobs), ..plain.clone() });
+    assert!(asked(0).is_ok() && asked(20).is_ok());
+    assert_eq!(asked(21), Err(WireError::TooManyLogprobs { len: 21, max: 20 }));
+    assert!(matches!(asked(u32::MAX), Err(WireError::TooManyLogprobs { .. })));
+
+    let named = |name: &str| context(pb::ContextUpdate { request_id: name.to_owned(), ..plain.clone() });
+    assert!(named(&"x".repeat(256)).is_ok() && named("ünïcode").is_ok());
+    let too_long = WireError::NameTooLong { what: "request's id", len: 257, max: 256 };
+    assert_eq!(named(&"x".repeat(257)), Err(too_long));
+    assert_eq!(named("a\nb"), Err(WireError::Unprintable { what: "request's id" }));
+
+    let grammar = |text| {
+        let sampling = pb::SamplingParams { grammar: Some(pb::Grammar { text }), ..Default::default() };
+        context(pb::ContextUpdate { sampling: Some(sampling), ..plain.clone() })
+    };
+    let regex = |len| Some(pb::grammar::Text::Regex("a".repeat(len)));
+    assert!(grammar(regex(64 << 10)).is_ok());
+    assert_eq!(grammar(regex((64 << 10) + 1)), Err(WireError::GrammarTooLong { len: 65_537, max: 65_536 }));
+    assert_eq!(grammar(None), Err(WireError::Empty));
+}
+
+#[test]
+fn log_probabilities_out_of_bounds_are_refused() {
+    let commit = |accepted, logprobs| {
+        let commit = pb::Commit { accepted, tokens: vec![1], logprobs, ..Default::default() };
+        from_server(server_message::Body::Commit(commit))
+    };
+    let entry = |chosen, top_tokens, top_values| pb::Logprobs { chosen, top_tokens, top_values };
+    let good = entry(-1.0, vec![151_935; 20], vec![f32::MIN; 20]);
+    assert!(commit(0, vec![good.clone()]).is_ok() && commit(1, vec![good.clone(); 2]).is_ok());
+    assert_eq!(commit(0, vec![good.clone(); 2]), Err(WireError::WrongLogprobs));
+    assert_eq!(commit(0, vec![entry(-1.0, vec![151_936], vec![-1.0])]), Err(PAST_VOCABULARY));
+    let too_many = WireError::TooManyLogprobs { len: 21, max: 20 };
+    assert_eq!(commit(0, vec![entry(-1.0, vec![1; 21], vec![-1.0; 21])]), Err(too_many));
+    assert_eq!(commit(0, vec![entry(-1.0, vec![1, 2], vec![-1.0])]), Err(WireError::WrongLogprobs));
+    for odd in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY] {
+        assert_eq!(commit(0, vec![entry(odd, vec![], vec![])]), Err(WireError::WrongLogprobs));
+        assert_eq!(commit(0, vec![entry(-1.0, vec![1], vec![odd])]), Err(WireError::WrongLogprobs));
+    }
+}
+
+#[test]
 fn logit_biases_out_of_bounds_are_refused() {
     let biased = |logit_bias_tokens, logit_bias_values| {
         let sampling = Some(pb::SamplingParams { logit_bias_tokens, logit_bias_values, ..Default::default() });

@@ -5,9 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sled_core::message::{ContextUpdate, Reply, Request};
-use sled_core::sampler::SamplingParams;
-use sled_core::sequence::Digest;
+use sled_core::device::Prompt;
+use sled_core::message::{Reply, Request};
 use sled_wire::*;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Response, Status, Streaming};
@@ -79,15 +78,8 @@ fn open() -> pb::DeviceMessage {
 }
 
 fn prompt(tokens: Vec<u32>) -> pb::DeviceMessage {
-    encode_request(Request::Context(ContextUpdate {
-        turn: 3,
-        from: 0,
-        built_on: Digest::EMPTY,
-        prompt_len: tokens.len(),
-        limit: 131_072,
-        tokens,
-        sampling: SamplingParams::default(),
-    }))
+    let prompt = Prompt { max_tokens: 131_072 - tokens.len(), tokens, ..Prompt::default() };
+    encode_request(Request::Context(prompt.into_context(3)))
 }
 
 async fn converse(messages: Vec<pb::DeviceMessage>) -> Vec<Result<FromServer, Status>> {

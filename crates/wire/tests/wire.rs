@@ -7,8 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::{option, prop_oneof};
 use prost::Message;
+use sled_core::device::Prompt;
 use sled_core::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Request};
-use sled_core::sampler::SamplingParams;
+use sled_core::sampler::{Grammar, GrammarText, Logprobs, SamplingParams};
 use sled_core::sequence::Digest;
 use sled_wire::pb::{self, device_message};
 use sled_wire::*;
@@ -28,36 +29,58 @@ fn sampling() -> impl Strategy<Value = SamplingParams> {
         (prop_oneof![Just(1.0f32), 0.01..100.0f32], penalty(), penalty()),
         vec((token(), -100.0..=100.0f32), 0..4),
         any::<u64>(),
+        option::of(grammar()),
     )
-        .prop_map(|((temperature, top_k, top_p, min_p), (repetition, presence, frequency), logit_bias, seed)| {
-            SamplingParams {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty: repetition,
-                presence_penalty: presence,
-                frequency_penalty: frequency,
-                logit_bias,
-                seed,
-            }
-        })
+        .prop_map(
+            |((temperature, top_k, top_p, min_p), (repetition, presence, frequency), logit_bias, seed, grammar)| {
+                SamplingParams {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty: repetition,
+                    presence_penalty: presence,
+                    frequency_penalty: frequency,
+                    logit_bias,
+                    grammar,
+                    seed,
+                }
+            },
+        )
+}
+
+fn grammar() -> impl Strategy<Value = Grammar> {
+    prop_oneof![
+        Just(Grammar::json_object()),
+        ".{0,60}".prop_map(|schema| Grammar::json_schema(&schema)),
+        ".{0,60}".prop_map(|source| Grammar::lark(&source)),
+        ".{0,60}".prop_map(|expression| Grammar::regex(&expression)),
+    ]
+}
+
+fn logprobs() -> impl Strategy<Value = Logprobs> {
+    let value = || prop_oneof![Just(f32::MIN), -200.0..=0.0f32];
+    (value(), vec((token(), value()), 0..=20)).prop_map(|(chosen, top)| Logprobs { chosen, top })
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let context = (any::<u32>(), 0..131_000usize, any::<u64>(), vec(token(), 0..72), 0..131_000usize, sampling())
-        .prop_map(|(turn, from, digest, tokens, prompt_len, sampling)| {
-            let prompt_len = prompt_len.min(from + tokens.len());
-            Request::Context(ContextUpdate {
-                turn,
-                from,
-                built_on: Digest(digest),
-                tokens,
-                prompt_len,
-                limit: prompt_len + 7,
-                sampling,
-            })
-        });
+    let asked = (option::of(0..=20u8), option::of("[a-zA-Z0-9_ -]{1,40}"));
+    let context =
+        (any::<u32>(), 0..131_000usize, any::<u64>(), vec(token(), 0..72), 0..131_000usize, sampling(), asked)
+            .prop_map(|(turn, from, digest, tokens, prompt_len, sampling, (logprobs, request_id))| {
+                let prompt_len = prompt_len.min(from + tokens.len());
+                Request::Context(ContextUpdate {
+                    turn,
+                    from,
+                    built_on: Digest(digest),
+                    tokens,
+                    prompt_len,
+                    limit: prompt_len + 7,
+                    sampling,
+                    logprobs,
+                    request_id,
+                })
+            });
     let draft = (any::<u32>(), 0..=131_008usize, any::<u64>(), vec(token(), 0..=64), 0..=131_072usize).prop_map(
         |(turn, from, digest, tokens, until)| {
             Request::Draft(DraftBlock { turn, from, built_on: Digest(digest), tokens, until })
@@ -70,22 +93,26 @@ fn request() -> impl Strategy<Value = Request> {
 fn reply() -> impl Strategy<Value = Reply> {
     let micros = || any::<u32>().prop_map(|us| Duration::from_micros(us.into()));
     let commit = (
-        (any::<u32>(), 0..130_000usize, 0..900usize, vec(token(), 0..172)),
+        (any::<u32>(), 0..130_000usize, 0..900usize, vec(token(), 0..172), vec(logprobs(), 0..4)),
         (any::<u64>(), any::<u32>(), micros(), micros(), micros(), any::<u32>(), any::<u32>()),
     )
-        .prop_map(|((turn, from, accepted, tokens), (digest, rows, queue, step, row, sharing, price))| {
-            let load = Load { queue, step, row, sharing, price };
-            Reply::Commit(Commit {
-                turn,
-                from,
-                accepted,
-                tokens,
-                digest: Digest(digest),
-                rows,
-                unasked: rows == 1,
-                load,
-            })
-        });
+        .prop_map(
+            |((turn, from, accepted, tokens, mut logprobs), (digest, rows, queue, step, row, sharing, price))| {
+                let load = Load { queue, step, row, sharing, price };
+                logprobs.truncate(accepted + tokens.len());
+                Reply::Commit(Commit {
+                    turn,
+                    from,
+                    accepted,
+                    tokens,
+                    digest: Digest(digest),
+                    rows,
+                    unasked: rows == 1,
+                    logprobs,
+                    load,
+                })
+            },
+        );
     let resend = (any::<u32>(), 0..=131_072usize).prop_map(|(turn, from)| Reply::Resend { turn, from });
     let pending = any::<u32>().prop_map(|turn| Reply::Pending { turn });
     prop_oneof![commit, resend, pending]
@@ -131,6 +158,9 @@ fn check_device_bytes(bytes: &[u8]) {
             assert_in_bounds(&update.tokens, update.from + update.tokens.len());
             assert!(update.prompt_len <= update.from + update.tokens.len());
             assert!(update.sampling.logit_bias.iter().all(|bias| bias.0 < 151_936));
+            assert!(update.logprobs.is_none_or(|top| top <= 20) && update.request_id.is_none_or(|id| id.len() <= 256));
+            let grammar = update.sampling.grammar;
+            assert!(grammar.is_none_or(|grammar| grammar.text().len() <= GrammarText::MAX_BYTES));
         }
         Ok(FromDevice::Request(Request::Draft(block))) => {
             assert_in_bounds(&block.tokens, block.from + block.tokens.len());
@@ -147,6 +177,10 @@ fn check_server_bytes(bytes: &[u8]) {
     match decode_server(message, &BOUNDS) {
         Ok(FromServer::Reply(Reply::Commit(commit))) => {
             assert_in_bounds(&commit.tokens, commit.from + commit.accepted + commit.tokens.len());
+            assert!(commit.logprobs.len() <= commit.accepted + commit.tokens.len());
+            for Logprobs { chosen, top } in commit.logprobs {
+                assert!(chosen.is_finite() && top.len() <= 20 && top.iter().all(|entry| entry.1.is_finite()));
+            }
         }
         Ok(FromServer::Reply(Reply::Resend { from, .. })) => assert!(from <= BOUNDS.context),
         Ok(FromServer::Reply(Reply::Closing(_) | Reply::Failed(_))) => panic!("failures are no messages"),
@@ -221,8 +255,17 @@ fn failures_end_the_stream_with_their_reason() {
 fn loads_saturate() {
     let load =
         Load { queue: Duration::MAX, step: Duration::MAX, row: Duration::from_nanos(2_999), sharing: 3, price: 4 };
-    let commit =
-        Commit { turn: 1, from: 0, accepted: 0, tokens: vec![1], digest: Digest(1), rows: 1, unasked: false, load };
+    let commit = Commit {
+        turn: 1,
+        from: 0,
+        accepted: 0,
+        tokens: vec![1],
+        digest: Digest(1),
+        rows: 1,
+        unasked: false,
+        logprobs: vec![],
+        load,
+    };
     let Ok(FromServer::Reply(Reply::Commit(decoded))) =
         decode_server(encode_reply(Reply::Commit(commit)).unwrap(), &BOUNDS)
     else {
@@ -254,11 +297,32 @@ fn a_round_costs_tens_of_bytes_each_way() {
         digest,
         rows: 6,
         unasked: false,
+        logprobs: vec![],
         load,
     };
     let draft = encode_request(Request::Draft(block)).encoded_len();
     let verdict = encode_reply(Reply::Commit(commit)).unwrap().encoded_len();
     assert_eq!((draft, verdict), (35, 43));
+}
+
+#[test]
+fn what_is_not_asked_for_costs_no_byte() {
+    let plain = Prompt { tokens: vec![7; 5], max_tokens: 100, ..Prompt::default() };
+    let size = |prompt: &Prompt| encode_request(Request::Context(prompt.clone().into_context(1))).encoded_len();
+    // Turn, digest, five tokens, prompt, greedy sampling and limit, each with its tag; two more for the message in a message.
+    assert_eq!(size(&plain), 26);
+    let named = Prompt { request_id: Some("abc".into()), logprobs: Some(0), ..plain.clone() };
+    assert_eq!(size(&named), 26 + 5 + 2);
+    // Log probabilities of one token: its own, and twenty more.
+    let verdict = |logprobs| {
+        let (digest, load) = (Digest(u64::MAX), Load::default());
+        let commit =
+            Commit { turn: 1, from: 9, accepted: 0, tokens: vec![1], digest, rows: 1, unasked: false, logprobs, load };
+        encode_reply(Reply::Commit(commit)).unwrap().encoded_len()
+    };
+    let top = vec![(151_935, -1.0); 20];
+    assert_eq!(verdict(vec![Logprobs { chosen: -1.0, top: vec![] }]) - verdict(vec![]), 7);
+    assert!(verdict(vec![Logprobs { chosen: -1.0, top }]) - verdict(vec![]) < 160);
 }
 
 #[test]
@@ -271,6 +335,8 @@ fn greedy_decoding_costs_nothing_and_long_prompts_fit() {
         limit: 131_072,
         tokens,
         sampling: SamplingParams::default(),
+        logprobs: None,
+        request_id: None,
     };
     let device_message::Body::Context(message) = encode_request(Request::Context(prompt(vec![1]))).body.unwrap() else {
         panic!("a context update was expected");

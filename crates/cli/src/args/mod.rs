@@ -307,6 +307,7 @@ impl SamplingArgs {
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             logit_bias: Vec::new(),
+            grammar: None,
             seed: self.seed,
         }
     }

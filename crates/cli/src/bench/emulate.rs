@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_core::sampler::{Context, Draft, Sampler, SamplingParams};
+use sled_core::sampler::{Context, Draft, Sampler};
 use sled_core::step::{CacheOp, Row};
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
@@ -113,8 +113,7 @@ pub async fn run(replay: &Replay, emulation: Emulation, indices: &[usize]) -> an
     let mut measured = Measured::default();
     for &index in indices {
         let output = replay.outputs().get(index).map(|output| output.tokens.clone()).unwrap_or_default();
-        let prompt =
-            Prompt { tokens: replay.prompt(index), max_tokens: output.len(), sampling: SamplingParams::default() };
+        let prompt = Prompt { tokens: replay.prompt(index), max_tokens: output.len(), ..Prompt::default() };
         let generation = session.generate(prompt, |_| ControlFlow::Continue(())).await?;
         anyhow::ensure!(generation.tokens == output, "a replayed output is not what was recorded");
         measured.tokens += output.len() as u64;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sled_core::Token;
-use sled_core::message::{ContextUpdate, DraftBlock, Reply, Request};
-use sled_core::sampler::SamplingParams;
+use sled_core::device::Prompt;
+use sled_core::message::{DraftBlock, Reply, Request};
 use sled_core::sequence::Digest;
 use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
 use sled_core::step::{CacheOp, Row};
@@ -83,15 +83,8 @@ fn resident() -> usize {
 }
 
 fn prompt(limit: usize) -> Request {
-    Request::Context(ContextUpdate {
-        turn: 1,
-        from: 0,
-        built_on: Digest::EMPTY,
-        tokens: vec![TOKEN; PROMPT],
-        prompt_len: PROMPT,
-        limit,
-        sampling: SamplingParams::default(),
-    })
+    let prompt = Prompt { tokens: vec![TOKEN; PROMPT], max_tokens: limit - PROMPT, ..Prompt::default() };
+    Request::Context(prompt.into_context(1))
 }
 
 fn block(from: usize, built_on: Digest) -> Request {

@@ -1,5 +1,7 @@
 //! Any list of records as CSV: what is nested has dots in its name.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,7 +22,11 @@ pub fn csv<T: Serialize>(records: &[T]) -> anyhow::Result<String> {
 fn flatten(name: &str, value: &Value, cells: &mut Vec<(String, String)>) {
     let under = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(key, value)| flatten(&under(key), value, cells)),
+        Value::Object(fields) => {
+            // In which order they come depends on what other crates ask of serde_json.
+            let fields: BTreeMap<_, _> = fields.iter().collect();
+            fields.into_iter().for_each(|(key, value)| flatten(&under(key), value, cells));
+        }
         Value::Array(items) => {
             items.iter().enumerate().for_each(|(at, value)| flatten(&under(&at.to_string()), value, cells))
         }

@@ -246,7 +246,7 @@ impl Device {
         while let Some(&token) = self.sequence.tokens().get(self.settled) {
             self.confidences.pop_front();
             self.stats.provisional_tokens += 1;
-            self.emit(token, Provenance::Provisional);
+            self.emit(token, Provenance::Provisional, None);
             if self.finished {
                 return;
             }

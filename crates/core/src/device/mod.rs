@@ -31,7 +31,7 @@ use crate::calibration::Calibration;
 use crate::goodput::Goodput;
 use crate::message::{ContextUpdate, Reply, Request, Turn};
 use crate::policy::Policy;
-use crate::sampler::{Context, Draft, SamplingParams};
+use crate::sampler::{Context, Draft, Logprobs, SamplingParams};
 use crate::sequence::{Digest, Sequence, common_prefix};
 use crate::{Position, Token};
 
@@ -99,7 +99,7 @@ pub enum Fallback {
 }
 
 /// What to continue, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Prompt {
     /// The whole text so far, in tokens; earlier turns included.
     pub tokens: Vec<Token>,
@@ -107,6 +107,30 @@ pub struct Prompt {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
+    /// Whether the target's log probabilities are wanted, and those of how many most likely tokens (at most
+    /// [`Logprobs::MAX_TOP`]) besides the chosen one.
+    pub logprobs: Option<u8>,
+    /// Names the request in the logs of device and server: at most 256 printable bytes.
+    pub request_id: Option<String>,
+}
+
+impl Prompt {
+    /// The message that tells a server all of it, as turn `turn` of a session: for those who need no device between.
+    #[must_use]
+    pub fn into_context(self, turn: Turn) -> ContextUpdate {
+        let prompt_len = self.tokens.len();
+        ContextUpdate {
+            turn,
+            from: 0,
+            built_on: Digest::EMPTY,
+            tokens: self.tokens,
+            prompt_len,
+            limit: prompt_len.saturating_add(self.max_tokens),
+            sampling: self.sampling,
+            logprobs: self.logprobs,
+            request_id: self.request_id,
+        }
+    }
 }
 
 /// Names the state that a draft was asked for in.
@@ -137,7 +161,7 @@ pub enum Action {
 }
 
 /// A token of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Emitted {
     /// Where it stands.
     pub position: Position,
@@ -145,6 +169,8 @@ pub struct Emitted {
     pub token: Token,
     /// Who proposed it, and whether the target decided it.
     pub provenance: Provenance,
+    /// The target's log probabilities here, if they were asked for and the target decided the token.
+    pub logprobs: Option<Logprobs>,
 }
 
 /// How a token came about.
@@ -209,6 +235,8 @@ pub struct Stats {
 pub struct Device {
     config: DeviceConfig,
     sampling: SamplingParams,
+    logprobs: Option<u8>,
+    request_id: Option<String>,
     /// The settled tokens, committed or provisional, then the drafts.
     sequence: Sequence,
     settled: usize,
@@ -248,6 +276,8 @@ impl Device {
             link: Link::new(&config.resilience),
             config,
             sampling: SamplingParams::default(),
+            logprobs: None,
+            request_id: None,
             sequence: Sequence::default(),
             settled: 0,
             confidences: VecDeque::new(),
@@ -283,6 +313,8 @@ impl Device {
         self.sequence.set_prompt_len(self.settled);
         self.limit = self.settled.saturating_add(prompt.max_tokens).min(self.config.context);
         self.sampling = prompt.sampling;
+        self.logprobs = prompt.logprobs;
+        self.request_id = prompt.request_id;
         self.turn += 1;
         self.prompted = self.clock.now();
         self.last_commit = None;
@@ -380,9 +412,9 @@ impl Device {
     }
 
     /// Adds a settled token to the answer.
-    fn emit(&mut self, token: Token, provenance: Provenance) {
+    fn emit(&mut self, token: Token, provenance: Provenance, logprobs: Option<Logprobs>) {
         self.stats.time_to_first_token.get_or_insert(self.clock.now().saturating_sub(self.prompted));
-        self.actions.push_back(Action::Emit(Emitted { position: self.settled, token, provenance }));
+        self.actions.push_back(Action::Emit(Emitted { position: self.settled, token, provenance, logprobs }));
         self.settled += 1;
         if self.config.end_of_generation.contains(&token) {
             self.finish(FinishReason::Stop);
@@ -406,6 +438,8 @@ impl Device {
             prompt_len: self.sequence.prompt_len(),
             limit: self.limit,
             sampling: self.sampling.clone(),
+            logprobs: self.logprobs,
+            request_id: self.request_id.clone(),
         };
         self.actions.push_back(Action::Send(Request::Context(update)));
     }

@@ -4,6 +4,7 @@ use super::blocks::Block;
 use super::{Device, FinishReason, Provenance};
 use crate::Token;
 use crate::message::Commit;
+use crate::sampler::Logprobs;
 
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
 const MAX_STRIKES: u32 = 32;
@@ -33,7 +34,8 @@ impl Device {
         self.measure(commit, tokens.len());
         self.server_lives();
         for token in tokens {
-            self.commit(token);
+            let logprobs = self.logprobs.and_then(|_| commit.logprobs_at(self.settled)).cloned();
+            self.commit(token, logprobs);
             if self.finished {
                 return;
             }
@@ -78,7 +80,7 @@ impl Device {
         }
     }
 
-    fn commit(&mut self, token: Token) {
+    fn commit(&mut self, token: Token, logprobs: Option<Logprobs>) {
         let position = self.settled;
         let sent = self.blocks.iter().any(|block| (block.start..block.end).contains(&position));
         let agrees = self.sequence.tokens().get(position) == Some(&token);
@@ -102,7 +104,7 @@ impl Device {
             (false, _) => Provenance::Bonus,
         };
         self.stats.accepted_tokens += u64::from(provenance == Provenance::Accepted);
-        self.emit(token, provenance);
+        self.emit(token, provenance, logprobs);
     }
 
     /// Counts a reply that brought nothing; false, and the session has failed, if there were too many in a row.

@@ -2,10 +2,11 @@
 //!
 //! The choice is a function of logits, context, parameters, seed and position:
 //!
-//! 1. Penalties and biases change the logits of single tokens: the repetition penalty first, then presence and
+//! 1. The logits of tokens that the grammar forbids, if there is one, become -inf.
+//! 2. Penalties and biases change the logits of single tokens: the repetition penalty first, then presence and
 //!    frequency, then the bias.
-//! 2. At temperature 0 the largest logit `z` wins.
-//! 3. Otherwise top-k, top-p and min-p leave some of the tokens, in this order. Top-p is measured at temperature 1 over
+//! 3. At temperature 0 the largest logit `z` wins.
+//! 4. Otherwise top-k, top-p and min-p leave some of the tokens, in this order. Top-p is measured at temperature 1 over
 //!    what top-k left, min-p at temperature 1 against the most likely token. Among those left the largest
 //!    `z_i / temperature + G_i` wins, where `G_i = -ln(-ln u_i)` and `u_i` in (0, 1) is a hash of seed, position and
 //!    token.
@@ -16,18 +17,28 @@
 //! *Coupling without communication and drafter-invariant speculative decoding*, 2024).
 //!
 //! Logits may be any numbers: NaN counts as -inf, +inf as the largest finite number. A token at -inf is never chosen; if
-//! all are, the choice is token 0. All results are the same on every machine that is given the same logits.
+//! all are, the choice is token 0, or the first that the grammar allows. All results are the same on every machine that is given the same logits.
 
+mod grammar;
+mod logprobs;
 mod math;
 mod noise;
 mod params;
 mod penalty;
 mod row;
+mod token_set;
 mod truncation;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub use grammar::{Constraint, Grammar, GrammarText, Matcher};
+pub use logprobs::Logprobs;
 pub use params::{SamplingError, SamplingParams};
+pub use token_set::TokenSet;
 
 use crate::Token;
+use grammar::Follower;
 use noise::Noise;
 use row::{CHUNK, Rank, Row};
 
@@ -54,10 +65,14 @@ pub struct Draft {
 ///
 /// `logits` are one row of a model's output, the logit of token `i` at index `i`. What is beyond the vocabulary is
 /// ignored; tokens that a short row lacks are never chosen.
+///
+/// With a grammar it keeps what it has followed of an answer, and follows from there what the context adds; to ask about
+/// another text than before is right and costs a little. Clones share that.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
     vocab_size: usize,
+    grammar: Option<Arc<Follower>>,
 }
 
 /// The winner and what it won with.
@@ -72,10 +87,12 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// The first parameter that is out of its range, and which range that is.
+    /// The first parameter that is out of its range, and which range that is; or that the grammar is not compiled.
     pub fn new(params: SamplingParams, vocab_size: usize) -> Result<Self, SamplingError> {
         params.check(vocab_size)?;
-        Ok(Self { params, vocab_size })
+        let follow = |grammar: &Grammar| grammar.follow().map(Arc::new).ok_or(SamplingError::GrammarNotCompiled);
+        let grammar = params.grammar.as_ref().map(follow).transpose()?;
+        Ok(Self { params, vocab_size, grammar })
     }
 
     /// The checked parameters.
@@ -86,7 +103,30 @@ impl Sampler {
     /// The model's choice at position `context.tokens.len()`.
     pub fn choose(&self, logits: &[f32], context: Context<'_>) -> Token {
         let row = self.row(logits, context);
-        row.best().map_or(0, |best| self.pick(&row, best, self.cut(&row, best), context).token)
+        match row.best() {
+            Some(best) => self.pick(&row, best, self.cut(&row, best), context).token,
+            None => self.fallback(context),
+        }
+    }
+
+    /// Whether the grammar, if there is one, lets `token` follow.
+    pub fn allows(&self, context: Context<'_>, token: Token) -> bool {
+        self.grammar.as_ref().is_none_or(|grammar| {
+            let allowed = grammar.allowed(context, |allowed| allowed.contains(token));
+            allowed.unwrap_or(false)
+        })
+    }
+
+    /// Why the grammar cannot be followed, if that has turned out; one sentence without a full stop. What was chosen since
+    /// is not to be used.
+    pub fn failure(&self) -> Option<String> {
+        self.grammar.as_ref()?.failure()
+    }
+
+    /// The model's log probabilities at one position: of `token`, and of the `top` most likely tokens.
+    pub fn logprobs(&self, logits: &[f32], token: Token, top: u8) -> Logprobs {
+        let row = Row::new(Cow::Borrowed(self.known(logits)));
+        logprobs::logprobs(&row, token, top.min(Logprobs::MAX_TOP).into())
     }
 
     /// The choice, with the probability that the model gives it: of those left by the truncations and at the
@@ -94,7 +134,7 @@ impl Sampler {
     /// chosen.
     pub fn draft(&self, logits: &[f32], context: Context<'_>) -> Draft {
         let row = self.row(logits, context);
-        let Some(best) = row.best() else { return Draft { token: 0, confidence: 0.0 } };
+        let Some(best) = row.best() else { return Draft { token: self.fallback(context), confidence: 0.0 } };
         let cut = self.cut(&row, best);
         let token = self.pick(&row, best, cut, context).token;
         let temperature = if self.is_greedy() { 1.0 } else { self.params.temperature };
@@ -106,7 +146,9 @@ impl Sampler {
     /// choice, infinite for a token that cannot be chosen.
     pub fn shortfall(&self, logits: &[f32], context: Context<'_>, token: Token) -> f32 {
         let row = self.row(logits, context);
-        let Some(best) = row.best() else { return if token == 0 { 0.0 } else { f32::INFINITY } };
+        let Some(best) = row.best() else {
+            return if token == self.fallback(context) { 0.0 } else { f32::INFINITY };
+        };
         let cut = self.cut(&row, best);
         let Some(rank) = row.rank(token).filter(|&rank| rank <= cut) else { return f32::INFINITY };
         let behind = self.pick(&row, best, cut, context).score - self.score(rank, context);
@@ -122,9 +164,26 @@ impl Sampler {
         Noise::new(self.params.seed, context.tokens.len())
     }
 
+    /// The logits of the tokens that the vocabulary has.
+    fn known<'a>(&self, logits: &'a [f32]) -> &'a [f32] {
+        &logits[..logits.len().min(self.vocab_size)]
+    }
+
     fn row<'a>(&self, logits: &'a [f32], context: Context<'_>) -> Row<'a> {
-        let logits = &logits[..logits.len().min(self.vocab_size)];
+        let mut logits = Cow::Borrowed(self.known(logits));
+        if let Some(grammar) = &self.grammar {
+            let logits = logits.to_mut();
+            if grammar.allowed(context, |allowed| allowed.keep_only(logits)).is_none() {
+                logits.fill(f32::NEG_INFINITY);
+            }
+        }
         Row::new(penalty::apply(logits, context, &self.params))
+    }
+
+    /// The choice where no logit is above -inf.
+    fn fallback(&self, context: Context<'_>) -> Token {
+        let grammar = self.grammar.as_ref();
+        grammar.and_then(|grammar| grammar.allowed(context, TokenSet::first).flatten()).unwrap_or(0)
     }
 
     /// The rank of the last token that may be chosen.

@@ -1,5 +1,6 @@
 //! Sampling parameters: what a user may ask for, checked once.
 
+use super::Grammar;
 use crate::Token;
 
 /// What a user may ask of the sampler. Defaults are greedy decoding without penalties.
@@ -24,6 +25,8 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Added to the logits of single tokens, each in `-100..=100`; at most [`SamplingParams::MAX_LOGIT_BIAS`] of them.
     pub logit_bias: Vec<(Token, f32)>,
+    /// What the answer must look like; it ends where the grammar does.
+    pub grammar: Option<Grammar>,
     /// Which of the possible outputs is chosen.
     pub seed: u64,
 }
@@ -59,6 +62,9 @@ pub enum SamplingError {
         /// How many tokens there are.
         vocab_size: usize,
     },
+    /// A grammar that nobody has compiled.
+    #[error("no grammar can be followed here, because nothing compiles it; ask without one")]
+    GrammarNotCompiled,
 }
 
 impl SamplingParams {
@@ -102,6 +108,7 @@ impl Default for SamplingParams {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            grammar: None,
             seed: 0,
         }
     }

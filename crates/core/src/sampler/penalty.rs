@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{Context, SamplingParams};
+use super::{Context, SamplingParams, TokenSet};
 use crate::Token;
 
 /// The logits with the penalties and biases of `params` applied, in this order: repetition, presence and frequency,
 /// bias. A copy is made only if there are any. Tokens beyond the end of `logits` are passed over.
-pub(super) fn apply<'a>(logits: &'a [f32], context: Context<'_>, params: &SamplingParams) -> Cow<'a, [f32]> {
-    let mut logits = Cow::Borrowed(logits);
+pub(super) fn apply<'a>(mut logits: Cow<'a, [f32]>, context: Context<'_>, params: &SamplingParams) -> Cow<'a, [f32]> {
     let generated = context.tokens.get(context.prompt_len..).unwrap_or_default();
     if params.repetition_penalty != 1.0 && !context.tokens.is_empty() {
         penalise_repetition(logits.to_mut(), context.tokens, params.repetition_penalty);
@@ -28,7 +27,7 @@ pub(super) fn apply<'a>(logits: &'a [f32], context: Context<'_>, params: &Sampli
 }
 
 fn penalise_repetition(logits: &mut [f32], tokens: &[Token], penalty: f32) {
-    let mut seen = TokenSet::new(logits.len());
+    let mut seen = TokenSet::empty(logits.len());
     for &token in tokens {
         if let Some(logit) = logits.get_mut(token as usize)
             && seen.insert(token)
@@ -39,7 +38,7 @@ fn penalise_repetition(logits: &mut [f32], tokens: &[Token], penalty: f32) {
 }
 
 fn penalise_generated(logits: &mut [f32], generated: &[Token], presence: f32, frequency: f32) {
-    let mut seen = TokenSet::new(logits.len());
+    let mut seen = TokenSet::empty(logits.len());
     for &token in generated {
         if let Some(logit) = logits.get_mut(token as usize) {
             if seen.insert(token) {
@@ -47,22 +46,5 @@ fn penalise_generated(logits: &mut [f32], generated: &[Token], presence: f32, fr
             }
             *logit -= frequency;
         }
-    }
-}
-
-/// A set of token ids, one bit each.
-struct TokenSet(Vec<u64>);
-
-impl TokenSet {
-    fn new(vocab_size: usize) -> Self {
-        Self(vec![0; vocab_size.div_ceil(64)])
-    }
-
-    /// Whether `token`, which the vocabulary has, is new to the set.
-    fn insert(&mut self, token: Token) -> bool {
-        let (word, bit) = (&mut self.0[token as usize / 64], 1 << (token % 64));
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
     }
 }

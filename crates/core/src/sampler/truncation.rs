@@ -25,8 +25,8 @@ pub(super) fn cut(row: &Row<'_>, best: Rank, params: &SamplingParams) -> Rank {
     cut
 }
 
-/// The rank of the `count`-th most likely token.
-fn largest(row: &Row<'_>, count: usize) -> Rank {
+/// The rank of the `count`-th most likely token, of the last one if there are fewer.
+pub(super) fn largest(row: &Row<'_>, count: usize) -> Rank {
     // As many chunks as tokens are wanted reach this floor, so the tokens that are wanted do as well.
     let mut peaks = row.peaks().to_vec();
     let floor = match peaks.len() >= count {

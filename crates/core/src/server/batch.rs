@@ -8,6 +8,7 @@ use super::scheduling::Assist;
 use super::session::{Pending, Session, Wants};
 use super::{Server, SessionId};
 use crate::message::{Commit, Load, Reply};
+use crate::sampler::Sampler;
 use crate::step::{CacheOp, Row, SequenceId};
 use crate::{Position, Token};
 
@@ -330,9 +331,17 @@ impl Server {
                             digest: session.sequence.last_digest(),
                             rows: u32::try_from(part.rows.end - first).unwrap_or(u32::MAX),
                             unasked: verify.pending.is_none(),
+                            logprobs: session.logprobs_of(verify.from..session.sequence.len()),
                             load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing, price },
                         };
-                        replies.push((part.session, Reply::Commit(commit)));
+                        let reply = match session.sampler.as_ref().and_then(Sampler::failure) {
+                            None => Reply::Commit(commit),
+                            Some(failure) => {
+                                session.sampler = None;
+                                Reply::Failed(format!("the answer cannot go on: {failure}"))
+                            }
+                        };
+                        replies.push((part.session, reply));
                         // What was cut off a block is still to be answered, if nothing newer has come; it waits from now on.
                         let is_cut = verify.cut_off().is_some();
                         let rest = verify.pending.take().filter(|_| is_cut);
@@ -347,8 +356,10 @@ impl Server {
             session.active = now;
             session.verifying = false;
             let settled = session.settle(&self.config);
-            if session.wants() == Wants::Assistance {
-                session.forecast.expect(now);
+            match session.wants() {
+                Wants::Assistance => session.forecast.expect(now),
+                Wants::Nothing => self.answered.extend(session.take_answer(part.session, now)),
+                Wants::Reading | Wants::Tokens => {}
             }
             replies.extend(settled.into_iter().map(|reply| (part.session, reply)));
             step.parts.pop();

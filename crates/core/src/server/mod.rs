@@ -111,6 +111,21 @@ pub enum Activity {
     Drafting,
 }
 
+/// What the answer to a request took that has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whose it was.
+    pub session: SessionId,
+    /// The name of the request.
+    pub request: String,
+    /// Tokens of its prompt.
+    pub prompt: usize,
+    /// Tokens committed, drafts verified and drafts accepted for it.
+    pub tally: Tally,
+    /// From the prompt to the last token, or to when it was given up.
+    pub took: Duration,
+}
+
 /// All sessions of one server.
 #[derive(Debug)]
 pub struct Server {
@@ -125,6 +140,8 @@ pub struct Server {
     /// Whether nobody was served before the next step.
     idle: bool,
     evictions: u64,
+    /// Answers that have ended since they were last asked for.
+    answered: Vec<Answer>,
 }
 
 impl Server {
@@ -141,6 +158,7 @@ impl Server {
             running: false,
             idle: true,
             evictions: 0,
+            answered: Vec::new(),
         }
     }
 
@@ -165,6 +183,11 @@ impl Server {
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.evictions
+    }
+
+    /// The answers that have ended since the last call, of requests that have names.
+    pub fn take_answered(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answered)
     }
 
     /// What each session is doing.
@@ -206,7 +229,8 @@ impl Server {
 
     /// Closes a session. Closing it twice does nothing.
     pub fn close(&mut self, now: Duration, id: SessionId) {
-        if let Some(session) = self.sessions.remove(&id) {
+        if let Some(mut session) = self.sessions.remove(&id) {
+            self.answered.extend(session.take_answer(id, now));
             self.memory.close(now, &session);
         }
     }
@@ -216,6 +240,9 @@ impl Server {
         let session = self.sessions.get_mut(&id)?;
         match request {
             Request::Context(update) => {
+                if update.turn > session.turn {
+                    self.answered.extend(session.take_answer(id, now));
+                }
                 let reply = session.on_context(&self.config, now, update);
                 if let Some(sequence) = session.cached.sequence {
                     self.memory.cut(sequence, session.cached.valid);
@@ -225,6 +252,9 @@ impl Server {
             Request::Draft(block) => session.on_draft(&self.config, now, block),
             Request::Stop(turn) => {
                 session.on_stop(turn);
+                if session.wants() == Wants::Nothing {
+                    self.answered.extend(session.take_answer(id, now));
+                }
                 None
             }
         }

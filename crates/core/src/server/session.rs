@@ -1,15 +1,20 @@
 //! One session: what a device's message means for it.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use super::ServerConfig;
 use super::forecast::Forecast;
+use super::{Answer, ServerConfig, SessionId};
 use crate::Token;
 use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
 use crate::policy::Policy;
-use crate::sampler::Sampler;
-use crate::sequence::Sequence;
+use crate::sampler::{Logprobs, Sampler};
+use crate::sequence::{Digest, Sequence};
 use crate::step::SequenceId;
+
+/// The most tokens of its own that the server tells at once where log probabilities go with them: the message has a limit,
+/// and what is missing is asked for again.
+const MAX_RECALL: usize = 1024;
 
 /// How many blocks that build on an unanswered one are kept.
 const MAX_AHEAD: usize = 32;
@@ -47,6 +52,16 @@ pub struct Tally {
     pub drafted: u64,
     /// Accepted drafts.
     pub accepted: u64,
+}
+
+/// What is kept of a request that has a name, for the log.
+#[derive(Clone, Debug)]
+struct Named {
+    id: String,
+    prompt: usize,
+    /// What the session had had before, and since when it has had this.
+    before: Tally,
+    since: Duration,
 }
 
 /// A block that waits for its forward pass.
@@ -91,6 +106,11 @@ pub(super) struct Session {
     pub(super) turn: Turn,
     /// How the turn's tokens are chosen; `None` before the first prompt.
     pub(super) sampler: Option<Sampler>,
+    /// The log probabilities of the last tokens: those that were decided since the device last told its text. `None` if they
+    /// are not asked for.
+    logprobs: Option<(u8, Vec<Logprobs>)>,
+    /// The request that the turn answers, if it has a name and its answer is not complete.
+    named: Option<Named>,
     pub(super) pending: Option<Pending>,
     /// Blocks that build on the pending one.
     ahead: Vec<Pending>,
@@ -123,6 +143,8 @@ impl Session {
             sequence: Sequence::default(),
             turn: 0,
             sampler: None,
+            logprobs: None,
+            named: None,
             pending: None,
             ahead: Vec::new(),
             until: 0,
@@ -231,6 +253,9 @@ impl Session {
         self.cached.valid = self.cached.valid.min(agreed).min(len - 1);
         self.turn = update.turn;
         self.sampler = Some(sampler);
+        self.logprobs = update.logprobs.map(|top| (top, Vec::new()));
+        let (prompt, before) = (update.prompt_len, self.tally);
+        self.named = update.request_id.map(|id| Named { id, prompt, before, since: now });
         self.pending = None;
         self.ahead.clear();
         self.until = 0;
@@ -310,7 +335,11 @@ impl Session {
     ) -> Result<(usize, Vec<Token>), E> {
         let Some(sampler) = &self.sampler else { return Ok((0, Vec::new())) };
         for i in 0..=drafts.len() {
-            let token = sampler.choose(logits(i)?, self.sequence.context());
+            let logits = logits(i)?;
+            let token = sampler.choose(logits, self.sequence.context());
+            if let Some((top, decided)) = &mut self.logprobs {
+                decided.push(sampler.logprobs(logits, token, *top));
+            }
             self.sequence.push(token);
             self.ended = end_of_generation.contains(&token);
             if drafts.get(i) != Some(&token) {
@@ -354,15 +383,37 @@ impl Session {
 
     /// What is committed from `from` on, of which the device has proposed the first `agreed` tokens.
     fn recall(&self, from: usize, agreed: usize) -> Commit {
+        let most = if self.logprobs.is_some() { MAX_RECALL } else { usize::MAX };
+        let end = self.sequence.len().min((from + agreed).saturating_add(most));
         Commit {
             turn: self.turn,
             from,
             accepted: agreed,
-            tokens: self.sequence.since(from + agreed).to_vec(),
-            digest: self.sequence.last_digest(),
+            tokens: self.sequence.tokens().get(from + agreed..end).unwrap_or_default().to_vec(),
+            digest: self.sequence.digest(end).unwrap_or(Digest::EMPTY),
             rows: 0,
             unasked: false,
+            logprobs: self.logprobs_of(from..end),
             load: Load::default(),
         }
+    }
+
+    /// The log probabilities at the end of these positions, as far as they were asked for and the server decided the tokens.
+    pub(super) fn logprobs_of(&self, positions: Range<usize>) -> Vec<Logprobs> {
+        let Some((_, decided)) = &self.logprobs else { return Vec::new() };
+        let first = self.sequence.len() - decided.len();
+        let at = positions.start.saturating_sub(first)..positions.end.saturating_sub(first);
+        decided.get(at).unwrap_or_default().to_vec()
+    }
+
+    /// What the request that was answered last took, if it has a name and was not told of before.
+    pub(super) fn take_answer(&mut self, id: SessionId, now: Duration) -> Option<Answer> {
+        let Named { id: request, prompt, before, since } = self.named.take()?;
+        let tally = Tally {
+            committed: self.tally.committed - before.committed,
+            drafted: self.tally.drafted - before.drafted,
+            accepted: self.tally.accepted - before.accepted,
+        };
+        Some(Answer { session: id, request, prompt, tally, took: now.saturating_sub(since) })
     }
 }

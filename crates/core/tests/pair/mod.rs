@@ -1,5 +1,7 @@
 //! Devices and a server, the real state machines, joined by queues that a seed shuffles: the bench of the law.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats};
 use sled_core::message::{Reply, Request};
 use sled_core::policy::Policy;
-use sled_core::sampler::{Sampler, SamplingParams};
+use sled_core::sampler::{Logprobs, Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
 use sled_core::{Token, sampler};
 use sled_model::drafter::Drafter;
@@ -57,12 +59,16 @@ pub struct Turn {
     pub sampling: SamplingParams,
     /// The shell stops the generation after this token, as a stop string would.
     pub stop_after: Option<Token>,
+    /// How many log probabilities are asked for.
+    pub logprobs: Option<u8>,
 }
 
 /// What a turn came to.
 pub struct Outcome {
     pub prompt: Vec<Token>,
     pub output: Vec<Token>,
+    /// What was told of each token of the output.
+    pub logprobs: Vec<Option<Logprobs>>,
     pub reason: FinishReason,
     pub stats: Stats,
 }
@@ -76,6 +82,7 @@ struct Host {
     to_server: VecDeque<Request>,
     to_device: VecDeque<Reply>,
     output: Vec<Token>,
+    logprobs: Vec<Option<Logprobs>>,
     outcomes: Vec<Outcome>,
 }
 
@@ -169,6 +176,7 @@ impl Pair {
             to_server: VecDeque::new(),
             to_device: VecDeque::new(),
             output: Vec::new(),
+            logprobs: Vec::new(),
             outcomes: Vec::new(),
         };
         self.begin_turn(&mut host);
@@ -285,6 +293,7 @@ impl Pair {
             }
             Action::Emit(emitted) => {
                 host.output.push(emitted.token);
+                host.logprobs.push(emitted.logprobs);
                 let stop = host.script.turns[host.next_turn - 1].stop_after;
                 if stop == Some(emitted.token) {
                     host.device.stop_at(emitted.position + 1);
@@ -295,7 +304,8 @@ impl Pair {
                 let committed = host.device.settled();
                 let prompt = committed[..committed.len() - output.len()].to_vec();
                 assert!(committed.ends_with(&output));
-                host.outcomes.push(Outcome { prompt, output, reason, stats: host.device.stats() });
+                let logprobs = std::mem::take(&mut host.logprobs);
+                host.outcomes.push(Outcome { prompt, output, logprobs, reason, stats: host.device.stats() });
                 let mut host = self.hosts.remove(at);
                 self.begin_turn(&mut host);
                 self.hosts.insert(at, host);
@@ -311,7 +321,13 @@ impl Pair {
             tokens.extend(&turn.text);
             host.sampler =
                 Sampler::new(turn.sampling.clone(), self.model.limits().vocab_size).expect("valid parameters");
-            let prompt = Prompt { tokens, max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
+            let prompt = Prompt {
+                tokens,
+                max_tokens: turn.max_tokens,
+                sampling: turn.sampling.clone(),
+                logprobs: turn.logprobs,
+                request_id: None,
+            };
             host.device.prompt(self.now, prompt);
         }
         host.next_turn += 1;

@@ -55,6 +55,7 @@ fn any_params(vocab_size: usize) -> impl Strategy<Value = SamplingParams> {
             presence_penalty: presence,
             frequency_penalty: frequency,
             logit_bias,
+            grammar: None,
             seed,
         },
     )

@@ -12,6 +12,7 @@ use sled_core::device::Prompt;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::step::{CacheOp, Row};
 use sled_model::drafter::Drafter;
+use sled_model::grammar::Compiler;
 use sled_model::ngram::NgramDrafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
 use sled_model::{Limits, Model};
@@ -92,7 +93,7 @@ async fn start(address: SocketAddr, model: impl Model + 'static, settings: Setti
         vocabulary: b"no file".as_slice().into(),
         end_of_generation: vec![0],
     };
-    let server = Server::bind(address, Box::new(model), settings, identity).await.unwrap();
+    let server = Server::bind(address, Box::new(model), settings, identity).await.unwrap().with_grammars(compiler());
     let address = server.address().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.run(async {
@@ -107,7 +108,13 @@ pub fn prompt(i: u32, max_tokens: usize) -> Prompt {
         seed: i.into(),
         ..Default::default()
     };
-    Prompt { tokens: (0..5 + i).map(|t| 1 + (t * 7 + i) % 63).collect(), max_tokens, sampling }
+    Prompt { tokens: (0..5 + i).map(|t| 1 + (t * 7 + i) % 63).collect(), max_tokens, sampling, ..Prompt::default() }
+}
+
+/// Token 0 is the end, and each of the others a sign: `!` is token 1, and `_` is token 63.
+pub fn compiler() -> Arc<Compiler> {
+    let pieces = || (b' '..b' ' + VOCAB as u8).map(|byte| if byte == b' ' { vec![] } else { vec![byte] }).collect();
+    Arc::new(Compiler::with_pieces(&[0], pieces))
 }
 
 pub fn expected(prompt: &Prompt) -> Vec<Token> {

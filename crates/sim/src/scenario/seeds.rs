@@ -1,5 +1,6 @@
 //! Many runs, and how sure they make us.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -121,9 +122,11 @@ fn estimate(values: &[&Value]) -> Value {
     match values.first() {
         Some(Value::Object(first)) => {
             let of = |key: &String| estimate(&values.iter().filter_map(|value| value.get(key)).collect::<Vec<_>>());
-            // The seed and how many passes had which size are no figures.
-            let keys = first.keys().filter(|key| !["seed", "batch_sizes"].contains(&key.as_str()));
-            Value::Object(keys.map(|key| (key.clone(), of(key))).collect())
+            // The seed and how many passes had which size are no figures. In which order the others come depends on what other
+            // crates ask of serde_json.
+            let keys: BTreeSet<_> =
+                first.keys().filter(|key| !["seed", "batch_sizes"].contains(&key.as_str())).collect();
+            Value::Object(keys.into_iter().map(|key| (key.clone(), of(key))).collect())
         }
         Some(Value::Array(first)) => {
             let of = |at: usize| estimate(&values.iter().filter_map(|value| value.get(at)).collect::<Vec<_>>());

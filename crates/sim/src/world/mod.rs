@@ -377,7 +377,12 @@ impl World {
             host.text.clear();
         }
         host.text.extend(&turn.text);
-        let prompt = Prompt { tokens: host.text.clone(), max_tokens: turn.max_tokens, sampling: turn.sampling.clone() };
+        let prompt = Prompt {
+            tokens: host.text.clone(),
+            max_tokens: turn.max_tokens,
+            sampling: turn.sampling.clone(),
+            ..Prompt::default()
+        };
         host.sampler = sampler;
         host.began = Some(now);
         host.emitted.clear();

@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use super::meter::Meter;
 use sled_core::device::{Prompt, Stats};
 use sled_core::policy::Policy;
-use sled_core::sampler::SamplingParams;
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::chat::Message;
 use sled_model::drafter::Drafter;
@@ -143,7 +142,7 @@ impl Bench {
     fn prompt(&self, text: &str) -> anyhow::Result<Prompt> {
         let message = Message { role: "user".to_owned(), content: text.to_owned() };
         let tokens = device::chat_tokens(&self.vocab, &[message])?;
-        Ok(Prompt { tokens, max_tokens: usize::try_from(self.max_tokens)?, sampling: SamplingParams::default() })
+        Ok(Prompt { tokens, max_tokens: usize::try_from(self.max_tokens)?, ..Prompt::default() })
     }
 
     /// One device with the draft model, all prompts one after the other.

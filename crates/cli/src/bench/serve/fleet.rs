@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_core::sampler::{Context, Draft, Sampler, SamplingParams};
+use sled_core::sampler::{Context, Draft, Sampler};
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::Error;
 use sled_model::drafter::Drafter;
@@ -91,7 +91,7 @@ async fn answer(
     while done < expected.len() && fleet.began.elapsed() < until {
         let mut tokens = task.prompt.clone();
         tokens.extend(expected.iter().take(done));
-        let prompt = Prompt { tokens, max_tokens: expected.len() - done, sampling: SamplingParams::default() };
+        let prompt = Prompt { tokens, max_tokens: expected.len() - done, ..Prompt::default() };
         let mut differs = false;
         let generation = session
             .generate(prompt, |emitted| {
