@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}; stop what uses it, or choose another with --port", reason(.source))]
+    #[error("cannot listen on {address}: {}; stop what uses it, or choose another with {flag}", reason(.source))]
     Bind {
         /// The address that was asked for.
         address: SocketAddr,
+        /// What chooses another.
+        flag: &'static str,
         /// What the system says.
         source: std::io::Error,
     },
