@@ -78,6 +78,8 @@ function add(template) {
 }
 
 async function send(text) {
+  // What was never answered is replaced: texts take turns.
+  if (messages.at(-1)?.role === "user") messages.pop();
   messages.push({ role: "user", content: text });
   add("t-user").querySelector("p").textContent = text;
   await reply();

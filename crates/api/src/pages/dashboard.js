@@ -10,7 +10,7 @@ const history = new History();
 const sessions = new Sessions(document.querySelector("#devices table"));
 /** The last figures that came. */
 let latest = null;
-/** The moment under the pointer, in the server's seconds, as a share of the window. */
+/** Where the pointer is in a chart over time, as a share of its width. */
 let pointer = null;
 
 // ---- charts ----
@@ -25,8 +25,9 @@ function overTime({ lines, unit, top }) {
     const most = top?.() ?? ceiling(1.04 * Math.max(0, ...columns.flat()));
     const scales = plot(context, width, height, { left: history.now - WINDOW, right: history.now, top: most });
     lines.forEach(({ ink, fill }, index) => series(context, scales, times, columns[index], colour(ink), fill));
-    label(context, scales, { unit, left: "−5 min", right: "now" });
     const at = pointed();
+    const middle = at < 0 ? null : `${age(history.now - times[at])} ago`;
+    label(context, scales, { unit, left: "−5 min", right: "now", middle });
     if (at < 0) return;
     const x = Math.round(scales.x(times[at])) + 0.5;
     context.strokeStyle = colour("faint");
@@ -57,9 +58,10 @@ function cost(context, width, height) {
   context.beginPath();
   context.rect(scales.box.x, scales.box.y - 4, scales.box.width, scales.box.height + 4);
   context.clip();
+  const ink = colour("accepted");
   for (const [rows, ms, time] of points) {
     context.globalAlpha = 0.12 + 0.5 * (1 - (history.now - time) / WINDOW) ** 3;
-    dot(context, scales.x(rows), scales.y(ms), 2.2, colour("accepted"));
+    dot(context, scales.x(rows), scales.y(ms), 2.2, ink);
   }
   context.globalAlpha = 1;
   if (latest) {
@@ -85,15 +87,16 @@ function sizes(context, width, height) {
   label(context, scales, { left: "1", right: String(most), middle: "sessions" });
 }
 
-/** What was evicted (up) and who was refused, second by second. */
+/** What was evicted and who was refused, second by second, side by side. */
 function pressure(context, width, height) {
   const top = ceiling(Math.max(4, ...history.column("evicted"), ...history.column("refused")));
   const scales = plot(context, width, height, { left: history.now - WINDOW, right: history.now, top });
   const each = Math.max(2, scales.box.width / WINDOW);
+  const inks = [colour("accepted"), colour("corrected")];
   for (const { time, evicted, refused } of history.samples) {
-    for (const [count, ink, shift] of [[evicted, "accepted", 0], [refused, "corrected", each]]) {
+    for (const [count, ink, shift] of [[evicted, inks[0], 0], [refused, inks[1], each]]) {
       if (count === 0) continue;
-      context.fillStyle = colour(ink);
+      context.fillStyle = ink;
       context.fillRect(scales.x(time) - each + shift, scales.y(count), each, scales.box.y + scales.box.height - scales.y(count));
     }
   }
@@ -142,8 +145,10 @@ const charts = Object.entries(CHARTS).map(([name, { draw, caption }]) => {
   const title = figure.querySelector("h3").textContent;
   const text = figure.querySelector("p");
   const chart = new Chart(canvas, draw);
-  canvas.addEventListener("pointermove", (event) => point(event.offsetX / canvas.clientWidth));
-  canvas.addEventListener("pointerleave", () => point(null));
+  if (draw !== cost && draw !== sizes) {
+    canvas.addEventListener("pointermove", (event) => point(event.offsetX / canvas.clientWidth));
+    canvas.addEventListener("pointerleave", () => point(null));
+  }
   const show = () => {
     chart.draw();
     const each = history.samples[pointed()] ?? history.samples.at(-1);
@@ -159,9 +164,15 @@ const charts = Object.entries(CHARTS).map(([name, { draw, caption }]) => {
   return { show };
 });
 
+let frame = 0;
+
+/** Marks a moment in all charts, at most once a frame. */
 function point(share) {
   pointer = share;
-  for (const { show } of charts) show();
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    for (const { show } of charts) show();
+  });
 }
 
 /** The second under the pointer; -1 if there is none. */
@@ -231,9 +242,8 @@ listen(
     document.body.dataset.link = "live";
     show(data);
   },
-  (heard) => {
-    if (heard == null) return;
+  (seconds) => {
     document.body.dataset.link = "away";
-    $("link").textContent = `The server is away since ${age((Date.now() - heard) / 1000)}; trying again`;
+    $("link").textContent = `No word from the server for ${age(seconds)}; trying again`;
   },
 );

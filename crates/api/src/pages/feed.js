@@ -5,19 +5,16 @@ export const WINDOW = 300;
 /** Without figures for so long, in milliseconds, the server is away. */
 const SILENCE = 4000;
 
-/** Calls `figures(data)` once a second, and `link(away)` when the server goes away (with the time it was last heard) or is back. */
-export function listen(figures, link) {
+/** Calls `figures(data)` once a second, and while there are none, `away(seconds)` since there were. */
+export function listen(figures, away) {
   let source = null;
   let heard = Date.now();
-  let away = false;
   let delay = 1000;
   const open = () => {
     source = new EventSource("events");
     source.onmessage = (event) => {
       heard = Date.now();
       delay = 1000;
-      if (away) link(null);
-      away = false;
       figures(JSON.parse(event.data));
     };
     source.onerror = () => {
@@ -29,9 +26,7 @@ export function listen(figures, link) {
   };
   open();
   setInterval(() => {
-    if (Date.now() - heard < SILENCE) return;
-    away = true;
-    link(heard);
+    if (Date.now() - heard > SILENCE) away((Date.now() - heard) / 1000);
   }, 1000);
 }
 
