@@ -176,8 +176,14 @@ def ask(page, text, wait=True):
     return answer
 
 
+def await_tokens(page, count, *kinds):
+    """Until the answer that is coming has so many tokens of these kinds."""
+    page.wait_for_function("""([count, kinds]) => kinds.reduce((sum, kind) =>
+        sum + Number(document.querySelector(`#kinds [data-kind=${kind}] b`).textContent), 0) >= count""", arg=[count, kinds])
+
+
 def kinds(answer):
-    """How many tokens of each kind an answer shows."""
+    """How many runs of tokens of each kind an answer shows."""
     return {kind: answer.locator(f".token.{kind}").count() for kind in ("accepted", "corrected", "bonus", "provisional")}
 
 
@@ -249,7 +255,7 @@ def chat(browser, sled):
     page.press("#prompt", "Shift+Enter")
     assert page.input_value("#prompt") == "a\n"
     answer = ask(page, LONG, wait=False)
-    answer.locator(".token").nth(5).wait_for()
+    await_tokens(page, 5, "accepted", "corrected", "bonus")
     page.keyboard.press("Escape")
     page.locator(".answer[aria-busy=false]").wait_for()
     assert "stopped" in answer.locator(".summary").inner_text()
@@ -277,9 +283,9 @@ def outage(browser, sled):
     page.locator("#modes:not([hidden])").wait_for()
     configure(page, temperature=0, seed=1, max_tokens=500)
     answer = ask(page, LONG, wait=False)
-    answer.locator(".token:is(.accepted, .bonus)").nth(20).wait_for()
+    await_tokens(page, 20, "accepted", "corrected", "bonus")
     sled.kill("server")
-    answer.locator(".token.provisional").nth(3).wait_for()
+    await_tokens(page, 5, "provisional")
     answer.locator(".notices li").first.wait_for()
     print("   ", answer.locator(".notices li").first.inner_text())
     browser.picture(page, "chat-offline")

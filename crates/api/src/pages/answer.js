@@ -50,7 +50,7 @@ export class Answer {
     return Boolean(notice);
   }
 
-  /** Appends the text between two offsets to `parent`, each token as a span with its kind as class. */
+  /** Appends the text between two offsets to `parent`; neighbours of one kind share a span, which has the kind as class. */
   write(parent, from, to) {
     // The first token that ends behind `from`.
     let [low, high] = [0, this.#ends.length];
@@ -60,20 +60,13 @@ export class Answer {
       else low = middle + 1;
     }
     for (let at = from; at < to; low += 1) {
-      const end = Math.min(to, this.#ends[low] ?? to);
       const kind = this.#kinds[low];
-      const indent = at + /^\s{2,}|^\s$/.exec(this.text.slice(at, end))?.[0].length || at;
-      if (indent > at) parent.append(this.text.slice(at, indent));
-      const text = this.text.slice(indent, end);
-      if (kind && text) {
-        const span = document.createElement("span");
-        span.className = `token ${kind}`;
-        span.title = KINDS[kind];
-        span.textContent = text;
-        parent.append(span);
-      } else if (text) {
-        parent.append(text);
-      }
+      while (kind && this.#kinds[low + 1] === kind && this.#ends[low] < to) low += 1;
+      const end = Math.min(to, this.#ends[low] ?? to);
+      // An indent, or a blank that stands alone, is nobody's choice to speak of.
+      const blank = /^\s{2,}|^\s$/.exec(this.text.slice(at, end))?.[0].length ?? 0;
+      if (blank > 0) parent.append(this.text.slice(at, at + blank));
+      if (at + blank < end) parent.append(piece(this.text.slice(at + blank, end), kind));
       at = end;
     }
   }
@@ -98,4 +91,13 @@ export class Answer {
     const seen = this.counts.accepted + this.counts.corrected;
     return { share: seen > 0 ? this.counts.accepted / seen : null, exact: false };
   }
+}
+
+function piece(text, kind) {
+  if (!kind) return text;
+  const span = document.createElement("span");
+  span.className = `token ${kind}`;
+  span.title = KINDS[kind];
+  span.textContent = text;
+  return span;
 }

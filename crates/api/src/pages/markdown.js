@@ -26,17 +26,16 @@ export class Markdown {
 
   /** Shows `text`, which starts with what was shown before; `growing` says that more is to come. */
   render(text, growing) {
-    // Only the last block can still change.
     while (this.#container.childNodes.length > this.#kept) this.#container.lastChild.remove();
     const writer = new Writer(text, this.#leaf, growing);
-    const blocks = writer.blocks(linesOf(text, this.#settled));
-    blocks.forEach(({ node, end }, index) => {
+    for (const { node, end } of writer.blocks(linesOf(text, this.#settled))) {
       this.#container.append(node);
-      if (index < blocks.length - 1) {
+      // A block is settled when the line behind it is complete: until then that line may turn out to belong to it.
+      if (text.indexOf("\n", end) >= 0 && this.#kept === this.#container.childNodes.length - 1) {
         this.#settled = end;
         this.#kept += 1;
       }
-    });
+    }
   }
 }
 
