@@ -20,6 +20,7 @@ mod grammar;
 mod metrics;
 mod openai;
 mod openapi;
+pub mod pages;
 mod router;
 mod state;
 mod stream;
