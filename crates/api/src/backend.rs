@@ -21,6 +21,11 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// If the job cannot be done here, or there are too many already.
     fn start(&self, job: Job) -> Result<Events, Refusal>;
+
+    /// Whether it has figures of its own about all it generates, whoever asked: then the API's are not listed beside them.
+    fn counts_requests(&self) -> bool {
+        false
+    }
 }
 
 /// What a job brings forth, in order: any number of tokens and notices, then [`Event::Done`] or [`Event::Failed`].

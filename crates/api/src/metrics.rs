@@ -64,18 +64,23 @@ impl Metrics {
             draft_tokens: Counter::default(),
             accepted_tokens: Counter::default(),
         };
-        let Self { running, waiting, first_token, between_tokens, whole, queue, .. } = metrics.clone();
-        registry.register("sled:num_requests_running", "HTTP requests that tokens are generated for", running);
-        registry.register("sled:num_requests_waiting", "HTTP requests that wait for their turn", waiting);
+        let Self { first_token, between_tokens, whole, .. } = metrics.clone();
         registry.register("sled:time_to_first_token_seconds", "From a request to its first token", first_token);
         registry.register("sled:inter_token_latency_seconds", "From one token to the next", between_tokens);
         registry.register("sled:e2e_request_latency_seconds", "From a request to the end of its answer", whole);
-        registry.register("sled:request_queue_time_seconds", "What requests wait for their turn", queue);
-        let Self { ended, prompt_tokens, generated_tokens, .. } = metrics.clone();
+        let Self { ended, prompt_tokens, .. } = metrics.clone();
         registry.register("sled:request_success", "Requests that were taken, by how they ended", ended);
         registry.register("sled:prompt_tokens", "Tokens of prompts", prompt_tokens);
-        registry.register("sled:generation_tokens", "Tokens of answers", generated_tokens);
         metrics
+    }
+
+    /// Lists what a backend that counts requests itself tells of all of them.
+    pub(crate) fn register_requests(&self, registry: &mut Registry) {
+        let Self { running, waiting, queue, generated_tokens, .. } = self.clone();
+        registry.register("sled:num_requests_running", "HTTP requests that tokens are generated for", running);
+        registry.register("sled:num_requests_waiting", "HTTP requests that wait for their turn", waiting);
+        registry.register("sled:request_queue_time_seconds", "What requests wait for their turn", queue);
+        registry.register("sled:generation_tokens", "Tokens of answers", generated_tokens);
     }
 
     /// Lists what only a backend that drafts has to tell.

@@ -68,6 +68,9 @@ impl Api {
     /// If the chat template of the model is not valid.
     pub fn serve(&self, backend: Arc<dyn Backend>) -> Result<(), Error> {
         let served = Served::new(backend, &self.shared.settings.aliases)?;
+        if !served.backend.counts_requests() {
+            self.register(|registry| self.shared.metrics.register_requests(registry));
+        }
         if served.backend.model().drafter.is_some() {
             self.register(|registry| self.shared.metrics.register_drafting(registry));
         }

@@ -21,6 +21,9 @@ pub enum Error {
     /// The gRPC server ended with an error.
     #[error("the gRPC server failed: {0}; start it again")]
     Transport(#[from] tonic::transport::Error),
+    /// The model cannot be served over HTTP.
+    #[error(transparent)]
+    Api(#[from] sled_api::Error),
 }
 
 fn reason(error: &std::io::Error) -> String {

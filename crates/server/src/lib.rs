@@ -19,9 +19,8 @@ use bytes::Bytes;
 use engine::Engine;
 pub use engine::{EngineStats, Histogram};
 pub use error::Error;
-use http::{About, Figures, Metrics};
-pub use http::{EngineBackend, Http};
-use prometheus_client::registry::Registry;
+pub use http::{Cells, Cost, EngineBackend, Frame, Http, Rates, ServerFacts, Session, Step, Totals};
+use http::{Figures, Metrics};
 use roster::Roster;
 use sled_core::Token;
 use sled_core::policy::Policy;
@@ -162,10 +161,13 @@ impl Server {
     }
 
     /// Serves `http` too, from now on.
-    pub fn serve_http(&mut self, http: Http, front: Front) {
-        let about = About {
+    ///
+    /// # Errors
+    /// If the model's chat template is not valid.
+    pub fn serve_http(&mut self, http: Http, front: Front) -> Result<(), Error> {
+        let facts = ServerFacts {
             model: self.identity.model.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             context: self.limits.context,
             sequences: self.limits.sequences,
             threads: front.threads,
@@ -173,11 +175,11 @@ impl Server {
             assist: self.settings.assist.to_string(),
             rate_goal: self.settings.rate_goal,
         };
-        let figures = Figures::start(about, self.engine.clone(), self.roster.clone(), self.traffic.clone());
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Metrics::new(self.engine.clone(), self.traffic.clone())));
-        http.open(http::routes(figures, registry));
+        let figures = Figures::start(facts, self.engine.clone(), self.roster.clone(), self.traffic.clone());
+        let metrics = Metrics::new(self.engine.clone(), self.traffic.clone());
+        http.open(self.backend(front.name, front.vocab), figures, metrics)?;
         self.http = Some(http);
+        Ok(())
     }
 
     /// The address that it listens on, with the port that the system chose if 0 was asked for.
@@ -186,6 +188,12 @@ impl Server {
     /// If the system does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The address of the HTTP port, if there is one.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Http::address)
     }
 
     /// Tells what the engine has done, at any time.

@@ -194,6 +194,6 @@ mod tests {
         }
         assert_eq!(record.latest(3).map(|(rows, _)| rows).collect::<Vec<_>>(), [38, 39, 40]);
         assert_eq!(record.latest(100).count(), RECENT);
-        assert_eq!(record.stats.rows_per_step.sum(), (1..=40).sum());
+        assert_eq!(record.stats.rows_per_step.sum(), (1..=40).sum::<u64>());
     }
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use sled_api::backend::{Backend, Event, Events, Generated, Job, Mode, ModelCard, Outcome, Refusal};
 use sled_core::Token;
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, FinishReason, Prompt, Resilience};
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience};
 use sled_core::message::{Commit, Reply};
 use sled_core::sampler::Sampler;
+use sled_core::server::SessionId;
 use sled_model::Limits;
 use sled_model::llama::Vocab;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{Engine, Opened, Place};
 use crate::roster::Roster;
@@ -51,6 +52,9 @@ impl EngineBackend {
                 "this server decodes by itself and has no draft model; ask a device for the other modes".to_owned()
             );
         }
+        if job.grammar.is_some() || job.logprobs.is_some() {
+            return Err("this server neither constrains answers nor tells log probabilities; leave both out".to_owned());
+        }
         let len = job.prompt.len();
         if len == 0 || job.max_tokens == 0 {
             return Err("there is nothing to generate; send at least one token, and ask for at least one".to_owned());
@@ -89,38 +93,43 @@ impl Backend for EngineBackend {
         tokio::spawn(self.sessions.clone().serve(job, place, events));
         Ok(answer)
     }
+
+    fn counts_requests(&self) -> bool {
+        true
+    }
 }
 
 impl Sessions {
     /// Opens a session, answers, and closes it; earlier, if nobody reads the answer any more.
     async fn serve(self, job: Job, place: Place, events: mpsc::Sender<Event>) {
+        // The last event has its place, however slowly the others are read and whether or not more are wanted.
+        let Ok(last) = events.clone().reserve_owned().await else { return };
         let opened = tokio::select! {
             () = events.closed() => return,
             opened = self.engine.open(place) => opened,
         };
         let Opened { id, mut replies } = match opened {
             Some(Ok(opened)) => opened,
-            Some(Err((busy, _))) => return fail(&events, format!("{busy}; try again later")).await,
-            None => return fail(&events, "the server is shutting down".to_owned()).await,
+            Some(Err((busy, _))) => return finish(last, Event::Failed(format!("{busy}; try again later"))),
+            None => return finish(last, Event::Failed("the server is shutting down".to_owned())),
         };
         tracing::info!(session = id.0, request = job.request_id, "session opened over HTTP");
         self.roster.enter(id, NAME.to_owned());
-        tokio::select! {
-            () = events.closed() => {}
-            () = self.answer(id, job, &mut replies, &events) => {}
-        }
+        let end = self.answer(id, job, &mut replies, &events).await;
         self.engine.close(id).await;
         self.roster.leave(id);
         tracing::info!(session = id.0, "session closed");
+        finish(last, end);
     }
 
+    /// Passes the tokens of the answer on, and returns how it ended.
     async fn answer(
         &self,
-        id: sled_core::server::SessionId,
+        id: SessionId,
         job: Job,
         replies: &mut mpsc::Receiver<Reply>,
         events: &mpsc::Sender<Event>,
-    ) {
+    ) -> Event {
         let began = Instant::now();
         let mut device = Device::new(DeviceConfig {
             policy: None,
@@ -131,41 +140,32 @@ impl Sessions {
             resilience: Resilience::default(),
         });
         device.on_connected(Duration::ZERO, 0);
-        device
-            .prompt(began.elapsed(), Prompt { tokens: job.prompt, max_tokens: job.max_tokens, sampling: job.sampling });
+        let Job { prompt: tokens, max_tokens, sampling, .. } = job;
+        device.prompt(began.elapsed(), Prompt { tokens, max_tokens, sampling });
         let mut load = None;
-        let mut reused: Option<tokio::sync::oneshot::Receiver<usize>> = None;
-        loop {
+        let mut reused: Option<oneshot::Receiver<usize>> = None;
+        let reason = 'answer: loop {
             while let Some(action) = device.poll() {
                 match action {
                     Action::Send(request) => self.engine.request(id, request).await,
-                    Action::Emit(emitted) => {
-                        let token = Generated {
-                            token: emitted.token,
-                            position: emitted.position,
-                            provenance: emitted.provenance,
-                            logprobs: None,
-                        };
+                    Action::Emit(Emitted { position, token, provenance }) => {
+                        let token = Generated { token, position, provenance, logprobs: None };
                         if events.send(Event::Token(token)).await.is_err() {
-                            return;
+                            break 'answer FinishReason::Stop;
                         }
                     }
-                    Action::Finish(FinishReason::Failed(reason)) => return fail(events, reason).await,
-                    Action::Finish(reason) => {
-                        let cached = match reused {
-                            Some(reused) => reused.await.unwrap_or(0),
-                            None => 0,
-                        };
-                        let outcome = Outcome { reason, stats: device.stats(), cached, round_trip: None, load };
-                        let _gone = events.send(Event::Done(outcome)).await;
-                        return;
-                    }
+                    Action::Finish(FinishReason::Failed(reason)) => return Event::Failed(reason),
+                    Action::Finish(reason) => break 'answer reason,
                     // It has no drafter, and its connection is a queue that stands until the session ends.
                     Action::Draft(_) | Action::Connect(_) | Action::Disconnect | Action::Notify(_) => {}
                 }
             }
-            match replies.recv().await {
-                Some(Reply::Closing(reason)) => return fail(events, reason).await,
+            let reply = tokio::select! {
+                () = events.closed() => break FinishReason::Stop,
+                reply = replies.recv() => reply,
+            };
+            match reply {
+                Some(Reply::Closing(reason)) => return Event::Failed(reason),
                 Some(reply) => {
                     if let Reply::Commit(Commit { load: told, .. }) = reply {
                         load = Some(told);
@@ -176,15 +176,17 @@ impl Sessions {
                     device.on_reply(began.elapsed(), reply);
                 }
                 // The engine lets go of a session without a word only if the word could not be delivered.
-                None => {
-                    let reason = "the answer was read so slowly that the server ended it".to_owned();
-                    return fail(events, reason).await;
-                }
+                None => return Event::Failed("the answer was read so slowly that the server ended it".to_owned()),
             }
-        }
+        };
+        let cached = match reused {
+            Some(reused) => reused.await.unwrap_or(0),
+            None => 0,
+        };
+        Event::Done(Outcome { reason, stats: device.stats(), cached, round_trip: None, load })
     }
 }
 
-async fn fail(events: &mpsc::Sender<Event>, reason: String) {
-    let _gone = events.send(Event::Failed(reason)).await;
+fn finish(last: mpsc::OwnedPermit<Event>, event: Event) {
+    let _sender = last.send(event);
 }

@@ -2,21 +2,19 @@
 //!
 //! A frame is made once a second, by one task, as long as somebody listens. Whoever reads slowly misses frames.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
-use serde::Serialize;
 use sled_core::server;
-use sled_wire::{Activity, SessionStatus};
+use sled_wire::SessionStatus;
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::engine::{Engine, Record};
+use super::frame::{Frame, ServerFacts, Snapshot};
+use crate::engine::Engine;
 use crate::roster::Roster;
 use crate::traffic::Traffic;
 
@@ -26,10 +24,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long a frame waits for the engine to tell of its sessions. It answers between two passes; when one takes longer, the frame
 /// has the sessions of the one before.
 const PATIENCE: Duration = Duration::from_millis(400);
-
-/// The most sessions in a frame, and the most passes one by one.
-const SESSIONS: usize = 256;
-const POINTS: u64 = 32;
 
 /// The stream, for as many listeners as come.
 #[derive(Clone)]
@@ -41,22 +35,9 @@ struct Channel {
     listener: Notify,
 }
 
-/// What does not change while a server runs.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct About {
-    pub(crate) model: String,
-    pub(crate) version: &'static str,
-    pub(crate) context: usize,
-    pub(crate) sequences: usize,
-    pub(crate) threads: u32,
-    pub(crate) batching: String,
-    pub(crate) assist: String,
-    pub(crate) rate_goal: Option<f64>,
-}
-
 impl Figures {
     /// Starts the task, which ends with the engine.
-    pub(crate) fn start(about: About, engine: Engine, roster: Roster, traffic: Traffic) -> Self {
+    pub(crate) fn start(about: ServerFacts, engine: Engine, roster: Roster, traffic: Traffic) -> Self {
         let channel = Arc::new(Channel { frames: watch::Sender::new(Some("".into())), listener: Notify::new() });
         let source =
             Source { about, engine, roster, traffic, began: Instant::now(), pending: None, sessions: Vec::new() };
@@ -67,25 +48,25 @@ impl Figures {
         });
         figures
     }
-}
 
-/// `GET /events`.
-pub(crate) async fn events(State(figures): State<Figures>) -> impl IntoResponse {
-    let frames = figures.0.frames.subscribe();
-    figures.0.listener.notify_one();
-    let frames = stream::unfold(frames, |mut frames| async move {
-        if frames.borrow().is_some() {
-            frames.changed().await.ok()?;
-        }
-        let frame = frames.borrow_and_update().clone()?;
-        Some((Ok::<_, Infallible>(Event::default().data(frame)), frames))
-    });
-    Sse::new(frames).keep_alive(KeepAlive::default())
+    /// The frames from now on.
+    pub(crate) fn stream(&self) -> impl IntoResponse + use<> {
+        let frames = self.0.frames.subscribe();
+        self.0.listener.notify_one();
+        let frames = stream::unfold(frames, |mut frames| async move {
+            if frames.borrow().is_some() {
+                frames.changed().await.ok()?;
+            }
+            let frame = frames.borrow_and_update().clone()?;
+            Some((Ok::<_, Infallible>(Event::default().data(frame)), frames))
+        });
+        Sse::new(frames).keep_alive(KeepAlive::default())
+    }
 }
 
 /// Where frames come from.
 struct Source {
-    about: About,
+    about: ServerFacts,
     engine: Engine,
     roster: Roster,
     traffic: Traffic,
@@ -93,15 +74,6 @@ struct Source {
     /// What the engine was asked and has not answered.
     pending: Option<oneshot::Receiver<Vec<server::Status>>>,
     sessions: Vec<SessionStatus>,
-}
-
-/// How things stood at one time.
-struct Snapshot {
-    at: Instant,
-    record: Record,
-    received: u64,
-    sent: u64,
-    committed: HashMap<u64, u64>,
 }
 
 impl Source {
@@ -114,7 +86,7 @@ impl Source {
             while channel.frames.receiver_count() > 0 {
                 second.tick().await;
                 let Some(now) = self.snapshot().await else { return };
-                let frame = self.frame(&before, &now);
+                let frame = Frame::between(&before, &now, &self.about, self.began.elapsed());
                 if let Ok(json) = serde_json::to_string(&frame) {
                     channel.frames.send_replace(Some(json.into()));
                 }
@@ -138,174 +110,77 @@ impl Source {
             record: self.engine.record().clone(),
             received: self.traffic.received(),
             sent: self.traffic.sent(),
-            committed: self.sessions.iter().map(|session| (session.id, session.committed)).collect(),
+            sessions: self.sessions.clone(),
         })
     }
+}
 
-    fn frame(&self, before: &Snapshot, now: &Snapshot) -> Frame<'_> {
-        let seconds = now.at.saturating_duration_since(before.at).as_secs_f64().max(1e-3);
-        let (old, new) = (&before.record.stats, &now.record.stats);
-        let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
-        let rate = |now, before| round(since(now, before) / seconds);
-        let steps = new.steps.saturating_sub(old.steps);
-        let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { round(sum / count as f64) };
-        let in_passes = |sizes: &[u64]| (1..).zip(sizes).map(|(size, count)| size * count).sum::<u64>();
-        let waits = new.verdict_waits.count().saturating_sub(old.verdict_waits.count());
-        let mut sessions: Vec<_> = self
-            .sessions
-            .iter()
-            .map(|session| {
-                let committed = before.committed.get(&session.id).copied().unwrap_or(0);
-                Session::new(session, rate(session.committed, committed))
-            })
-            .collect();
-        sessions.sort_by(|a, b| {
-            b.tokens_per_s.total_cmp(&a.tokens_per_s).then(b.committed.cmp(&a.committed)).then(a.id.cmp(&b.id))
-        });
-        sessions.truncate(SESSIONS);
-        Frame {
-            time_s: round(self.began.elapsed().as_secs_f64()),
-            server: &self.about,
-            rates: Rates {
-                tokens_per_s: rate(new.totals.committed, old.totals.committed),
-                rounds_per_s: rate(new.totals.drafts, old.totals.drafts),
-                rows_per_s: rate(new.rows, old.rows),
-                steps_per_s: rate(new.steps, old.steps),
-                bytes_in_per_s: rate(now.received, before.received),
-                bytes_out_per_s: rate(now.sent, before.sent),
-            },
-            totals: Totals {
-                tokens: new.totals.committed,
-                steps: new.steps,
-                rows: new.rows,
-                commits: new.commits,
-                drafted: new.totals.drafted,
-                accepted: new.totals.accepted,
-                evictions: new.evictions,
-                refused: new.refused,
-                sessions_opened: new.opened,
-            },
-            step: Step {
-                sessions_mean: mean(since(in_passes(&new.batch_sizes), in_passes(&old.batch_sizes)), steps),
-                rows_mean: mean(since(new.rows, old.rows), steps),
-                ms_mean: mean(since(new.step_times.sum(), old.step_times.sum()) / 1e3, steps),
-                queue_ms_mean: mean(since(new.verdict_waits.sum(), old.verdict_waits.sum()) / 1e3, waits),
-                points: now.record.latest(steps.min(POINTS)).map(|(rows, time)| (rows, millis(time))).collect(),
-            },
-            cost: Cost { fixed_ms: round(1e3 * now.record.cost.0), row_ms: round(1e3 * now.record.cost.1) },
-            batch_sizes: new.batch_sizes.clone(),
-            cells: Cells { used: now.record.cells.0, total: now.record.cells.1 },
-            sessions,
-            sessions_total: self.sessions.len(),
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sled_core::server::{Assist, Batching, ServerConfig};
+    use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
+
+    use super::*;
+
+    fn engine() -> Engine {
+        let (vocab_size, cells, sequences, rows, context) = (64, 100, 2, 32, 50);
+        let model =
+            SyntheticModel::new(SyntheticConfig { seed: 1, vocab_size, order: 3, cells, sequences, rows, context });
+        let config = ServerConfig {
+            vocab_size,
+            cells,
+            sequences,
+            rows,
+            context,
+            end_of_generation: vec![0],
+            sessions: 4,
+            queue: 4,
+            batching: Batching::default(),
+            assist: Assist::default(),
+            rate_goal: None,
+        };
+        Engine::start(Box::new(model), config).unwrap().0
+    }
+
+    fn facts() -> ServerFacts {
+        ServerFacts {
+            model: "synthetic".to_owned(),
+            version: "0".to_owned(),
+            context: 50,
+            sequences: 2,
+            threads: 1,
+            batching: "continuous".to_owned(),
+            assist: "auto".to_owned(),
+            rate_goal: None,
         }
     }
-}
 
-#[derive(Debug, Serialize)]
-struct Frame<'a> {
-    time_s: f64,
-    server: &'a About,
-    rates: Rates,
-    totals: Totals,
-    step: Step,
-    cost: Cost,
-    batch_sizes: Vec<u64>,
-    cells: Cells,
-    sessions: Vec<Session<'a>>,
-    sessions_total: usize,
-}
+    #[tokio::test]
+    async fn frames_are_made_while_somebody_listens_and_end_with_the_engine() {
+        let engine = engine();
+        let figures = Figures::start(facts(), engine.clone(), Roster::default(), Traffic::default());
+        let latest = || figures.0.frames.borrow().clone();
+        tokio::time::sleep(PERIOD + PERIOD / 2).await;
+        assert_eq!(latest().as_deref(), Some(""), "a frame was made for nobody");
+        let mut listener = figures.0.frames.subscribe();
+        figures.0.listener.notify_one();
+        listener.changed().await.unwrap();
+        drop(listener);
+        // One more may be under way.
+        tokio::time::sleep(PERIOD + PERIOD / 2).await;
+        let last = latest().unwrap();
+        assert!(last.starts_with("{\"time_s\":"), "{last}");
+        tokio::time::sleep(2 * PERIOD).await;
+        assert_eq!(latest().unwrap(), last, "a frame was made for nobody");
 
-/// Over the last second.
-#[derive(Debug, Serialize)]
-struct Rates {
-    tokens_per_s: f64,
-    rounds_per_s: f64,
-    rows_per_s: f64,
-    steps_per_s: f64,
-    bytes_in_per_s: f64,
-    bytes_out_per_s: f64,
-}
-
-/// Since the server was started.
-#[derive(Debug, Serialize)]
-struct Totals {
-    tokens: u64,
-    steps: u64,
-    rows: u64,
-    commits: u64,
-    drafted: u64,
-    accepted: u64,
-    evictions: u64,
-    refused: u64,
-    sessions_opened: u64,
-}
-
-/// The passes of the last second.
-#[derive(Debug, Serialize)]
-struct Step {
-    sessions_mean: f64,
-    rows_mean: f64,
-    ms_mean: f64,
-    queue_ms_mean: f64,
-    /// Rows and milliseconds of single passes.
-    points: Vec<(usize, f64)>,
-}
-
-#[derive(Debug, Serialize)]
-struct Cost {
-    fixed_ms: f64,
-    row_ms: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Cells {
-    used: usize,
-    total: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct Session<'a> {
-    id: u64,
-    device: &'a str,
-    tokens: usize,
-    cached: usize,
-    committed: u64,
-    drafted: u64,
-    accepted: u64,
-    tokens_per_s: f64,
-    activity: &'static str,
-    since_s: f64,
-    age_s: f64,
-}
-
-impl<'a> Session<'a> {
-    fn new(session: &'a SessionStatus, tokens_per_s: f64) -> Self {
-        Self {
-            id: session.id,
-            device: &session.device,
-            tokens: session.tokens,
-            cached: session.cached,
-            committed: session.committed,
-            drafted: session.drafted,
-            accepted: session.accepted,
-            tokens_per_s,
-            activity: match session.activity {
-                Activity::Idle => "idle",
-                Activity::Reading => "reading",
-                Activity::Waiting => "waiting",
-                Activity::Drafting => "drafting",
-            },
-            since_s: round(session.since.as_secs_f64()),
-            age_s: round(session.age.as_secs_f64()),
+        let mut listener = figures.0.frames.subscribe();
+        figures.0.listener.notify_one();
+        listener.changed().await.unwrap();
+        engine.shutdown().await;
+        while listener.borrow_and_update().is_some() {
+            listener.changed().await.unwrap();
         }
     }
-}
-
-/// To thousandths, which is all that anybody reads.
-fn round(value: f64) -> f64 {
-    (1e3 * value).round() / 1e3
-}
-
-fn millis(time: Duration) -> f64 {
-    round(1e3 * time.as_secs_f64())
 }

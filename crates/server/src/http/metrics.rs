@@ -3,20 +3,14 @@
 
 use std::fmt;
 
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
 
 use crate::engine::{Engine, Histogram, Record};
 use crate::traffic::Traffic;
-
-/// The format of the answer to a scrape.
-const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Reads the engine's record at each scrape.
 pub(crate) struct Metrics {
@@ -33,15 +27,6 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-/// `GET /metrics`.
-pub(crate) fn text(registry: &Registry) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, FORMAT)], text).into_response(),
-        Err(_unwritable) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

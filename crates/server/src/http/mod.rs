@@ -3,36 +3,39 @@
 //! | file | what it does |
 //! |---|---|
 //! | `backend.rs` | answers the API's jobs: a thin client of the engine, in the same process |
-//! | `figures.rs` | how the server is doing, once a second for whoever listens |
+//! | `figures.rs`, `frame.rs` | how the server is doing, once a second for whoever listens |
 //! | `metrics.rs` | the same as counters, for Prometheus |
 
 mod backend;
 mod figures;
+mod frame;
 mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 pub use backend::EngineBackend;
 pub(crate) use backend::Sessions;
-pub(crate) use figures::{About, Figures};
+pub(crate) use figures::Figures;
+pub use frame::{Cells, Cost, Frame, Rates, ServerFacts, Session, Step, Totals};
 pub(crate) use metrics::Metrics;
-use prometheus_client::registry::Registry;
+use sled_api::{Api, Settings};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::codegen::Service;
 
 use crate::Error;
 
 /// An HTTP port, listened on before there is a model to serve: until there is, it says that one is being loaded.
 pub struct Http {
     address: SocketAddr,
-    ready: Arc<OnceLock<Router>>,
+    api: Api,
+    figures: Arc<OnceLock<Figures>>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -42,17 +45,19 @@ impl Http {
     ///
     /// # Errors
     /// If the address cannot be listened on.
-    pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
+    pub async fn bind(address: SocketAddr, settings: Settings) -> Result<Self, Error> {
         let refused = |source| Error::Bind { address, flag: "--http-port", source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let ready = Arc::new(OnceLock::new());
-        let router = Router::new().fallback(once_loaded).with_state(Arc::clone(&ready));
+        let api = Api::new(settings);
+        let figures = Arc::new(OnceLock::new());
+        let watched = Router::new().route("/events", get(events)).with_state(Arc::clone(&figures));
+        let router = sled_api::router(&api).merge(sled_api::pages::dashboard()).merge(watched);
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(async {
             let _dropped = stopped.await;
         });
-        Ok(Self { address, ready, stop, serving: tokio::spawn(serving.into_future()) })
+        Ok(Self { address, api, figures, stop, serving: tokio::spawn(serving.into_future()) })
     }
 
     /// The address that it listens on.
@@ -61,43 +66,29 @@ impl Http {
         self.address
     }
 
-    /// Answers with `router` from now on.
-    pub(crate) fn open(&self, router: Router) {
-        let _opened_twice = self.ready.set(router);
+    /// From now on there is something to serve.
+    pub(crate) fn open(&self, backend: EngineBackend, figures: Figures, metrics: Metrics) -> Result<(), Error> {
+        self.api.serve(Arc::new(backend))?;
+        self.api.register(|registry| registry.register_collector(Box::new(metrics)));
+        let _opened_twice = self.figures.set(figures);
+        Ok(())
     }
 
     /// Lets those who are being answered finish, and no others in.
     pub(crate) async fn close(self) {
+        self.api.close();
         let _ended = self.stop.send(());
         let _joined = self.serving.await;
     }
 }
 
-async fn once_loaded(State(ready): State<Arc<OnceLock<Router>>>, request: Request) -> Response {
-    match ready.get() {
-        Some(router) => router.clone().call(request).await.into_response(),
+/// `GET /events`.
+async fn events(State(figures): State<Arc<OnceLock<Figures>>>) -> Response {
+    match figures.get() {
+        Some(figures) => figures.stream().into_response(),
         None => {
-            let error = serde_json::json!({
-                "message": "the model is being loaded; try again soon",
-                "type": "unavailable_error",
-                "param": null,
-                "code": "loading",
-            });
-            let retry = [(header::RETRY_AFTER, "1")];
-            (StatusCode::SERVICE_UNAVAILABLE, retry, axum::Json(serde_json::json!({ "error": error }))).into_response()
+            let soon = "the model is being loaded; try again soon";
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], soon).into_response()
         }
     }
-}
-
-/// What the server tells of itself: `/events` and `/metrics`.
-pub(crate) fn routes(figures: Figures, registry: Registry) -> Router {
-    let registry = Arc::new(registry);
-    let metrics = move || {
-        let registry = Arc::clone(&registry);
-        async move { metrics::text(&registry) }
-    };
-    Router::new()
-        .route("/events", axum::routing::get(figures::events))
-        .with_state(figures)
-        .route("/metrics", axum::routing::get(metrics))
 }
