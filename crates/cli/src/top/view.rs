@@ -99,6 +99,7 @@ fn header(screen: &mut Screen<'_>, area: Rect, history: &History, frame: &Frame,
     let up = HumanDuration(Duration::from_secs_f64(frame.time_s.max(0.0)));
     let goal = server.rate_goal.map(|goal| format!(" · goal {goal} tokens/s")).unwrap_or_default();
     let acceptance = history.acceptance().map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
+    let traffic = format!("  in {}/s  out {}/s", bytes(rates.bytes_in_per_s), bytes(rates.bytes_out_per_s));
     let lines = vec![
         Line::from(vec![server.model.as_str().bold(), Span::styled(format!("  up {up}"), palette.quiet)]),
         Line::styled(
@@ -111,13 +112,10 @@ fn header(screen: &mut Screen<'_>, area: Rect, history: &History, frame: &Frame,
         Line::from(vec![
             Span::styled(format!("{:.1} tokens/s", rates.tokens_per_s), palette.main.add_modifier(Modifier::BOLD)),
             Span::raw(format!(
-                "  {:.1} rounds/s  {:.0} rows/s  {:.1} passes/s  accepted {acceptance}  in {}/s  out {}/s",
-                rates.rounds_per_s,
-                rates.rows_per_s,
-                rates.steps_per_s,
-                bytes(rates.bytes_in_per_s),
-                bytes(rates.bytes_out_per_s)
+                "  {:.1} rounds/s  {:.0} rows/s  {:.1} passes/s  accepted {acceptance}",
+                rates.rounds_per_s, rates.rows_per_s, rates.steps_per_s
             )),
+            Span::raw(if area.width < 100 { String::new() } else { traffic }),
         ]),
     ];
     screen.render_widget(Paragraph::new(lines), area);
@@ -267,10 +265,11 @@ fn draw_sessions(screen: &mut Screen<'_>, area: Rect, frame: &Frame, palette: &P
     let room = usize::from(area.height.saturating_sub(1));
     let hidden = frame.sessions_total > room;
     let shown = if hidden { room.saturating_sub(1) } else { room };
-    let mut rows: Vec<Row<'_>> = frame.sessions.iter().take(shown).map(row).collect();
+    let rows = frame.sessions.iter().take(shown).map(row);
     if hidden {
         let more = frame.sessions_total - shown.min(frame.sessions.len());
-        rows.push(Row::new([Cell::default(), Cell::from(format!("and {more} more"))]).style(palette.quiet));
+        let last = Rect { y: area.bottom().saturating_sub(1), height: 1, ..area };
+        screen.render_widget(Line::styled(format!("       and {more} more"), palette.quiet), last);
     }
     let table = Table::new(rows, widths).header(Row::new(titles).style(Style::new().add_modifier(Modifier::BOLD)));
     screen.render_widget(table.column_spacing(1), area);
@@ -347,11 +346,11 @@ mod tests {
             "sessions in a pass",
             "70.0 + 17.00 n",
             "KV cache 100 of 400 tokens, 25 %",
-            "evicted                3",
-            "refused                4",
+            "evicted               3",
+            "refused               4",
             "pi-0",
             "75 %",
-            "more",
+            "and 35 more",
             "q quits",
         ] {
             assert!(text.contains(what), "{what} is missing in\n{text}");

@@ -94,17 +94,17 @@ fn passes(to: &mut Page<'_>, record: &Record) -> fmt::Result {
     to.histogram(
         "sled:step_time_seconds",
         "Time of a forward pass, its tokens chosen",
-        Observed::of(&stats.step_times, 1e-6),
+        Observed::of(&stats.step_times, 1e6),
     )?;
     to.histogram(
         "sled:queue_delay_seconds",
         "Time that a request for tokens waited for its pass",
-        Observed::of(&stats.verdict_waits, 1e-6),
+        Observed::of(&stats.verdict_waits, 1e6),
     )?;
     to.histogram(
         "sled:request_queue_time_seconds",
         "Time that a prompt waited for its first pass",
-        Observed::of(&stats.prompt_waits, 1e-6),
+        Observed::of(&stats.prompt_waits, 1e6),
     )?;
     to.gauge("sled:step_cost_fixed_seconds", "What a forward pass takes without rows, fitted", record.cost.0)?;
     to.gauge("sled:step_cost_row_seconds", "What each row adds to a forward pass, fitted", record.cost.1)
@@ -164,16 +164,16 @@ struct Observed {
 }
 
 impl Observed {
-    /// A histogram of numbers that are `unit` of those to be written.
-    fn of(histogram: &Histogram, unit: f64) -> Self {
-        let bound = |bound: Option<u64>| bound.map_or(f64::MAX, |bound| bound as f64 * unit);
+    /// A histogram of numbers of which `per_unit` make one of those to be written.
+    fn of(histogram: &Histogram, per_unit: f64) -> Self {
+        let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| bound as f64 / per_unit);
         let buckets = histogram.buckets().map(|(upper, count)| (bound(upper), count)).collect();
-        Self { sum: histogram.sum() as f64 * unit, buckets }
+        Self { sum: histogram.sum() as f64 / per_unit, buckets }
     }
 
     /// How many passes had how many sessions, from the count for each number.
     fn of_sizes(sizes: &[u64]) -> Self {
-        let mut buckets: Vec<_> = (0..9).map(|power| (f64::from(1 << power), 0)).chain([(f64::MAX, 0)]).collect();
+        let mut buckets: Vec<_> = (0..9).map(|power| (f64::from(1 << power), 0)).chain([(f64::INFINITY, 0)]).collect();
         let mut sum = 0;
         for (size, &count) in (1..).zip(sizes) {
             sum += size * count;
