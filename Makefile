@@ -9,7 +9,7 @@ SLED := $(CARGO_TARGET_DIR)/release/sled
 # Always the whole workspace: a part of it would have other dependency features, and llama.cpp would be compiled again.
 CARGO_FLAGS := --release --workspace --locked
 
-.PHONY: demo test build bench paper beyond setup lint
+.PHONY: demo test build bench paper beyond pages setup lint
 
 demo: build
 	$(SLED) pull qwen2.5-coder-1.5b
@@ -39,6 +39,10 @@ paper: build
 # What the paper leaves open, simulated: results/beyond/ and docs/beyond.md.
 beyond: build
 	$(SLED) beyond
+
+# The chat page and the dashboard, clicked through in a real Chromium: docs/images/.
+pages: build
+	scripts/browser.py $(SLED) --target qwen2.5-coder-1.5b --draft qwen2.5-coder-0.5b
 
 lint: setup
 	cargo fmt --all --check

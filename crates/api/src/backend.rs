@@ -1,11 +1,13 @@
 //! What the API asks of whatever generates behind it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sled_core::device::{FinishReason, Provenance, Stats};
 pub use sled_core::sampler::Logprobs;
 use sled_core::sampler::SamplingParams;
 use sled_core::{Position, Token};
+use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use tokio::sync::mpsc;
 
@@ -17,14 +19,25 @@ pub trait Backend: Send + Sync + 'static {
     /// The vocabulary of the model, with its chat template.
     fn vocab(&self) -> &Vocab;
 
+    /// Compiles grammars for that vocabulary.
+    fn compiler(&self) -> &Arc<Compiler>;
+
     /// Takes a job, or says at once why not. Dropping the returned stream cancels the job, on every machine that works on it.
     ///
     /// # Errors
     /// If the job cannot be done here, or there are too many already.
     fn start(&self, job: Job) -> Result<Events, Refusal>;
+
+    /// Whether it has figures of its own about all it generates, whoever asked: then the API's are not listed beside them.
+    fn counts_requests(&self) -> bool {
+        false
+    }
 }
 
 /// What a job brings forth, in order: any number of tokens and notices, then [`Event::Done`] or [`Event::Failed`].
+///
+/// Where a stop string is met the receiver is closed, not dropped: the job is to end, and what it took is still of interest.
+/// A backend that keeps a permit for its last event (`Sender::reserve_owned`) can send [`Event::Done`] even so.
 pub type Events = mpsc::Receiver<Event>;
 
 /// The model that a backend serves.
@@ -61,7 +74,7 @@ pub struct Job {
     pub prompt: Vec<Token>,
     /// The most tokens to generate, at least one.
     pub max_tokens: usize,
-    /// How tokens are chosen.
+    /// How tokens are chosen; its grammar, if it has one, is compiled.
     pub sampling: SamplingParams,
     /// Whether the target's log probabilities are wanted, and those of how many most likely tokens besides the chosen one.
     pub logprobs: Option<u8>,
@@ -72,6 +85,8 @@ pub struct Job {
 /// What happens to a job.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The job has left the queue; a backend without a queue need not say so.
+    Started,
     /// The next token.
     Token(Generated),
     /// Something to tell the user, in one sentence: the server is lost, or back.

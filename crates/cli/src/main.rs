@@ -20,6 +20,7 @@ mod run;
 mod serve;
 mod show;
 mod sim;
+mod top;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -78,6 +79,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => block_on(doctor::run(&args)),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),
+        Command::Top(args) => top::top(&args),
         Command::Run(args) => block_on(run::run(args)),
         Command::Chat(args) => block_on(chat::chat(args)),
         Command::Demo(args) => block_on(demo::demo(args)),

@@ -16,6 +16,12 @@ pub fn locate(model: &str) -> anyhow::Result<PathBuf> {
     Ok(Store::from_env()?.locate(&reference)?)
 }
 
+/// What the API calls a model that was named on the command line: its name, or that of its file.
+pub fn api_name(model: &str) -> String {
+    let file = model.strip_suffix(".gguf").and_then(|path| path.rsplit(['/', '\\']).next());
+    file.unwrap_or(model).to_owned()
+}
+
 /// `sled pull`.
 pub fn pull(args: &PullArgs) -> anyhow::Result<()> {
     let reference = parse(&args.model)?;

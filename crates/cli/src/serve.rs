@@ -7,7 +7,7 @@ use anyhow::Context;
 use sled_model::Model;
 use sled_model::grammar::Compiler;
 use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
-use sled_server::{EngineStats, Identity, Server, Settings};
+use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::ServeArgs;
 use crate::{device, models};
@@ -19,13 +19,23 @@ pub const ROWS: u32 = 512;
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let server = start(&args).await?;
     println!("listening on http://{}", server.address()?);
+    if let Some(address) = server.http_address() {
+        println!("API and dashboard on http://{address}");
+    }
     let stats = server.run(interrupted()).await?;
     eprintln!("{}", summary(&stats));
     Ok(())
 }
 
-/// Loads the model and listens.
+/// Loads the model and listens; on the HTTP port already while it loads.
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
+    let http = match args.http_port {
+        Some(port) => {
+            let settings = sled_api::Settings { api_key: args.api_key.clone(), ..Default::default() };
+            Some(Http::bind(SocketAddr::new(args.host, port), settings).await?)
+        }
+        None => None,
+    };
     let path = models::locate(&args.model)?;
     let model = LlamaModel::load(&path, &device::load_options(args.gpu_layers))?;
     let options = EngineOptions {
@@ -60,8 +70,12 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
     };
-    let server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
-    Ok(server.with_grammars(Arc::new(Compiler::new(&vocab))))
+    let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
+    server = server.with_grammars(Arc::new(Compiler::new(&vocab)));
+    if let Some(http) = http {
+        server.serve_http(http, Front { name: models::api_name(&args.model), vocab, threads: options.threads })?;
+    }
+    Ok(server)
 }
 
 fn summary(stats: &EngineStats) -> String {

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}; stop what uses it, or choose another with --port", reason(.source))]
+    #[error("cannot listen on {address}: {}; stop what uses it, or choose another with {flag}", reason(.source))]
     Bind {
         /// The address that was asked for.
         address: SocketAddr,
+        /// What chooses another.
+        flag: &'static str,
         /// What the system says.
         source: std::io::Error,
     },
@@ -19,6 +21,9 @@ pub enum Error {
     /// The gRPC server ended with an error.
     #[error("the gRPC server failed: {0}; start it again")]
     Transport(#[from] tonic::transport::Error),
+    /// The model cannot be served over HTTP.
+    #[error(transparent)]
+    Api(#[from] sled_api::Error),
 }
 
 fn reason(error: &std::io::Error) -> String {

@@ -1,16 +1,11 @@
 //! The gRPC service: one task a session, between the wire and the engine.
 
-use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sled_core::message::Request as CoreRequest;
-use sled_core::server::{Activity, SessionId};
-use sled_model::Limits;
-use sled_wire::{
-    Bounds, Description, FromDevice, Open, Opened, SessionList, SessionStatus, SledServer, Totals, WireError, pb,
-};
+use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, WireError, pb};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -19,6 +14,7 @@ use crate::Identity;
 use crate::engine::{self, Engine};
 use crate::grammars::Grammars;
 use crate::requests::Requests;
+use crate::roster::Roster;
 
 /// How long a device may take to say who it is.
 const OPENING: Duration = Duration::from_secs(10);
@@ -30,17 +26,19 @@ pub(crate) struct Service {
     engine: Engine,
     identity: Arc<Identity>,
     bounds: Bounds,
-    devices: Devices,
-    pub(crate) grammars: Grammars,
+    roster: Roster,
+    grammars: Grammars,
 }
 
-/// Who has each session, and since when.
-type Devices = Arc<Mutex<HashMap<SessionId, (String, Instant)>>>;
-
 impl Service {
-    pub(crate) fn new(engine: Engine, limits: Limits, max_draft: usize, identity: Arc<Identity>) -> Self {
-        let bounds = Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft };
-        Self { engine, identity, bounds, devices: Arc::default(), grammars: Grammars::new(None) }
+    pub(crate) fn new(
+        engine: Engine,
+        roster: Roster,
+        bounds: Bounds,
+        identity: Arc<Identity>,
+        grammars: Grammars,
+    ) -> Self {
+        Self { engine, identity, bounds, roster, grammars }
     }
 
     pub(crate) fn into_grpc(self) -> SledServer<Self> {
@@ -92,34 +90,15 @@ impl sled_wire::Sled for Service {
     }
 
     async fn sessions(&self, _request: Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
-        let report = self.engine.report().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
-        let stats = self.engine.stats();
-        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        let describe = |status: &sled_core::server::Status| {
-            let (activity, since) = match status.activity {
-                Activity::Idle(since) => (sled_wire::Activity::Idle, since),
-                Activity::Reading(since) => (sled_wire::Activity::Reading, since),
-                Activity::Waiting(since) => (sled_wire::Activity::Waiting, since),
-                Activity::Drafting => (sled_wire::Activity::Drafting, Duration::ZERO),
-            };
-            let known = devices.get(&status.id);
-            SessionStatus {
-                id: status.id.0,
-                device: known.map(|(device, _)| device.clone()).unwrap_or_default(),
-                tokens: status.tokens,
-                cached: status.cached,
-                committed: status.tally.committed,
-                drafted: status.tally.drafted,
-                accepted: status.tally.accepted,
-                activity,
-                since,
-                age: known.map_or(Duration::ZERO, |(_, opened)| opened.elapsed()),
-            }
-        };
+        let report = self.engine.report().await.await;
+        let report = report.map_err(|_stopped| Status::unavailable("the server is shutting down"))?;
+        let sessions = self.roster.describe(&report);
+        let record = self.engine.record();
+        let stats = &record.stats;
         Ok(Response::new(sled_wire::encode_sessions(SessionList {
-            sessions: report.sessions.iter().map(describe).collect(),
-            cells_used: report.cells.0,
-            cells: report.cells.1,
+            sessions,
+            cells_used: record.cells.0,
+            cells: record.cells.1,
             totals: Totals {
                 steps: stats.steps,
                 rows: stats.rows,
@@ -127,7 +106,7 @@ impl sled_wire::Sled for Service {
                 forward: stats.forward,
                 overhead: stats.overhead,
                 evictions: stats.evictions,
-                batch_sizes: stats.batch_sizes,
+                batch_sizes: stats.batch_sizes.clone(),
             },
         })))
     }
@@ -147,16 +126,20 @@ impl sled_wire::Sled for Service {
             ));
         };
         self.admit(&open)?;
-        let opened = self.engine.open().await.ok_or_else(|| Status::unavailable("the server is shutting down"))?;
+        let opened = self
+            .engine
+            .open(self.engine.place())
+            .await
+            .ok_or_else(|| Status::unavailable("the server is shutting down"))?;
         let engine::Opened { id, replies } =
             opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
         tracing::info!(session = id.0, device = open.device, "session opened");
         let requests = Arc::new(Requests::new(id, &open.device, &self.identity.end_of_generation));
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (open.device, Instant::now()));
+        self.roster.enter(id, open.device);
 
         // What ends a session is said by the engine, or from here before the engine is told to close it.
         let (refusals, mut refused) = tokio::sync::mpsc::channel(1);
-        let (engine, bounds, devices) = (self.engine.clone(), self.bounds, Arc::clone(&self.devices));
+        let (engine, bounds, roster) = (self.engine.clone(), self.bounds, self.roster.clone());
         let grammars = self.grammars.clone();
         let heard = Arc::clone(&requests);
         tokio::spawn(async move {
@@ -179,7 +162,7 @@ impl sled_wire::Sled for Service {
                 break;
             }
             engine.close(id).await;
-            devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            roster.leave(id);
             tracing::info!(session = id.0, "session closed");
         });
 

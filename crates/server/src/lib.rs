@@ -1,13 +1,17 @@
 //! The server: an async shell around the core's server side.
 //!
-//! `grpc` speaks the wire, one task a session; `engine` is the one thread that owns the model and the core's state machine;
+//! `grpc` speaks the wire, one task a session; `http` answers those who have no device, and shows how the server is doing; `engine`
+//! is the one thread that owns the model and the core's state machine;
 //! `grammars` compiles what a request brings before the engine hears of it.
 
 mod engine;
 mod error;
 mod grammars;
 mod grpc;
+mod http;
 mod requests;
+mod roster;
+mod traffic;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,16 +20,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::Engine;
-pub use engine::EngineStats;
+pub use engine::{EngineStats, Histogram};
 pub use error::Error;
+pub use http::{Cells, Cost, EngineBackend, Frame, Http, Rates, ServerFacts, Session, Step, Totals};
 use grammars::Grammars;
+use http::{Figures, Metrics};
+use roster::Roster;
 use sled_core::Token;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
-use sled_model::Model;
 use sled_model::grammar::Compiler;
+use sled_model::llama::Vocab;
+use sled_model::{Limits, Model};
+use sled_wire::Bounds;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+use traffic::Traffic;
 
 /// How long sessions have to take their leave when the server shuts down.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -78,12 +89,28 @@ impl Default for Settings {
     }
 }
 
+/// What the HTTP port has to know of the model.
+pub struct Front {
+    /// What requests call the model.
+    pub name: String,
+    /// Its vocabulary, with its chat template.
+    pub vocab: Vocab,
+    /// How many threads compute.
+    pub threads: u32,
+}
+
 /// A server that listens and is not yet running.
 pub struct Server {
     listener: TcpListener,
     engine: Engine,
     thread: std::thread::JoinHandle<()>,
-    service: grpc::Service,
+    identity: Arc<Identity>,
+    settings: Settings,
+    limits: Limits,
+    roster: Roster,
+    traffic: Traffic,
+    compiler: Option<Arc<Compiler>>,
+    http: Option<Http>,
 }
 
 impl Server {
@@ -97,7 +124,8 @@ impl Server {
         settings: Settings,
         identity: Identity,
     ) -> Result<Self, Error> {
-        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| Error::Bind { address, flag: "--port", source })?;
         let limits = model.limits();
         let config = ServerConfig {
             vocab_size: limits.vocab_size,
@@ -113,14 +141,59 @@ impl Server {
             rate_goal: settings.rate_goal,
         };
         let (engine, thread) = Engine::start(model, config).map_err(Error::Thread)?;
-        let service = grpc::Service::new(engine.clone(), limits, settings.max_draft, Arc::new(identity));
-        Ok(Self { listener, engine, thread, service })
+        Ok(Self {
+            listener,
+            engine,
+            thread,
+            identity: Arc::new(identity),
+            settings,
+            limits,
+            roster: Roster::default(),
+            traffic: Traffic::default(),
+            compiler: None,
+            http: None,
+        })
+    }
+
+    /// Answers the API's jobs with this server's engine, as the model called `name`.
+    #[must_use]
+    pub fn backend(&self, name: String, vocab: Vocab) -> EngineBackend {
+        let sessions = http::Sessions {
+            engine: self.engine.clone(),
+            roster: self.roster.clone(),
+            limits: self.limits,
+            end_of_generation: self.identity.end_of_generation.clone().into(),
+        };
+        let compiler = self.compiler.clone().unwrap_or_else(|| Arc::new(Compiler::new(&vocab)));
+        EngineBackend::new(name, vocab, compiler, sessions)
+    }
+
+    /// Serves `http` too, from now on.
+    ///
+    /// # Errors
+    /// If the model's chat template is not valid.
+    pub fn serve_http(&mut self, http: Http, front: Front) -> Result<(), Error> {
+        let facts = ServerFacts {
+            model: self.identity.model.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            context: self.limits.context,
+            sequences: self.limits.sequences,
+            threads: front.threads,
+            batching: self.settings.batching.to_string(),
+            assist: self.settings.assist.to_string(),
+            rate_goal: self.settings.rate_goal,
+        };
+        let figures = Figures::start(facts, self.engine.clone(), self.roster.clone(), self.traffic.clone());
+        let metrics = Metrics::new(self.engine.clone(), self.traffic.clone());
+        http.open(self.backend(front.name, front.vocab), figures, metrics)?;
+        self.http = Some(http);
+        Ok(())
     }
 
     /// Takes requests with grammars, which `compiler` compiles for the target's vocabulary. Without it they fail.
     #[must_use]
     pub fn with_grammars(mut self, compiler: Arc<Compiler>) -> Self {
-        self.service.grammars = Grammars::new(Some(compiler));
+        self.compiler = Some(compiler);
         self
     }
 
@@ -130,6 +203,12 @@ impl Server {
     /// If the system does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The address of the HTTP port, if there is one.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(Http::address)
     }
 
     /// Tells what the engine has done, at any time.
@@ -143,11 +222,13 @@ impl Server {
     /// # Errors
     /// If the gRPC server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<EngineStats, Error> {
-        let Self { listener, engine, thread, service } = self;
-        let incoming = TcpListenerStream::new(listener);
+        let Self { listener, engine, thread, identity, settings, limits, roster, traffic, compiler, http } = self;
+        let bounds =
+            Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft: settings.max_draft };
+        let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
+        let incoming = TcpListenerStream::new(listener).map(move |stream| stream.map(|stream| traffic.count(stream)));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_service(service.into_grpc())
@@ -161,8 +242,12 @@ impl Server {
                 engine.shutdown().await;
                 let _ended = stop.send(());
                 // Whoever does not hang up in time is cut off when the transport is dropped.
-                if let Ok(ended) = tokio::time::timeout(FAREWELL, &mut serving).await {
+                let farewell = tokio::time::Instant::now() + FAREWELL;
+                if let Ok(ended) = tokio::time::timeout_at(farewell, &mut serving).await {
                     ended?;
+                }
+                if let Some(http) = http {
+                    let _cut_off = tokio::time::timeout_at(farewell, http.close()).await;
                 }
             }
         }

@@ -8,6 +8,7 @@ mod paper;
 mod plan;
 mod profile;
 mod sim;
+mod top;
 mod validate;
 
 pub use bench::{
@@ -27,6 +28,7 @@ use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching};
 use sled_model::llama::CacheType;
+pub use top::TopArgs;
 pub use validate::ValidateArgs;
 
 const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
@@ -83,6 +85,8 @@ pub enum Command {
     Pull(PullArgs),
     /// List the sessions of a server
     Ps(PsArgs),
+    /// Watch a server: rates, batches, step times, cache and sessions, once a second
+    Top(TopArgs),
     /// Copy a model with its weights in another precision: a large copy of the same model, to see how a memory-bound target
     /// behaves
     Convert(ConvertArgs),
@@ -124,6 +128,15 @@ pub struct ServeArgs {
     /// The port to listen on; 0 takes any that is free
     #[arg(long, env = "SLED_PORT", default_value_t = 7600)]
     pub port: u16,
+
+    /// Serve HTTP too, on this port: the OpenAI API, the dashboard, /events and /metrics; 0 takes any that is free [default:
+    /// no HTTP]
+    #[arg(long, env = "SLED_HTTP_PORT", value_name = "PORT")]
+    pub http_port: Option<u16>,
+
+    /// The key that requests to the API must have [default: everybody may ask]
+    #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
 
     /// Tokens that the KV cache holds, over all sessions
     #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..))]
@@ -168,6 +181,8 @@ impl ServeArgs {
             model: model.to_owned(),
             host: std::net::Ipv4Addr::LOCALHOST.into(),
             port: 0,
+            http_port: None,
+            api_key: None,
             ctx_size,
             threads: None,
             parallel,

@@ -7,7 +7,6 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_core::sampler::SamplingParams;
 use sled_device::{Generation, Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::drafter::Drafter;
 use sled_wire::Totals;
@@ -94,7 +93,7 @@ async fn answer(link: &Link, drafter: Option<Box<dyn Drafter>>, tokens: usize) -
 
 async fn generate(session: &mut Session, text: Vec<Token>, max_tokens: usize) -> anyhow::Result<Generation> {
     let began = Instant::now();
-    let prompt = Prompt { tokens: text, max_tokens, sampling: SamplingParams::default() };
+    let prompt = Prompt { tokens: text, max_tokens, ..Prompt::default() };
     let go_on = |_| if began.elapsed() < LONGEST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
     Ok(session.generate(prompt, go_on).await?)
 }

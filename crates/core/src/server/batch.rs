@@ -33,6 +33,8 @@ pub struct Step {
     pub cache_ops: Vec<CacheOp>,
     /// The rows, those of one session together and in order of position.
     pub rows: Vec<Row>,
+    /// How long whoever has rows in it had waited.
+    pub waits: Waits,
     parts: Vec<Part>,
     planned: Duration,
     /// How many sessions have rows in it.
@@ -41,6 +43,15 @@ pub struct Step {
     worth: usize,
     /// Whether its duration is known to the cost model.
     observed: bool,
+}
+
+/// How long those who are served by a pass had waited when it was planned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Since their prompt came, of those of which it is the first pass.
+    pub prompts: Vec<Duration>,
+    /// Since what they asked for was asked, or since the last token of those who are decoded plainly.
+    pub verdicts: Vec<Duration>,
 }
 
 impl Step {
@@ -117,6 +128,7 @@ impl Server {
         let mut step = Step {
             cache_ops: Vec::new(),
             rows: Vec::new(),
+            waits: Waits::default(),
             parts: Vec::new(),
             planned: now,
             sharing: 0,
@@ -260,8 +272,16 @@ impl Server {
             let position = |i: usize| last.position + i;
             step.rows.extend((1..=padding).map(|i| Row { position: position(i), wants_logits: false, ..last }));
         }
+        if session.reused.is_none() {
+            session.reused = Some(cached.min(session.sequence.prompt_len()));
+            step.waits.prompts.push(step.planned.saturating_sub(session.begun));
+        }
+        let asks = session.asks();
         let verify = reads_all.then(|| {
             let waited = step.planned.saturating_sub(session.waiting_since());
+            if asks {
+                step.waits.verdicts.push(waited);
+            }
             let pending = session.pending.take();
             session.verifying = pending.is_some();
             let from = pending.as_ref().map_or(session.sequence.len(), |pending| pending.block.from);
@@ -318,6 +338,7 @@ impl Server {
                         session.tally.committed += committed as u64;
                         session.tally.drafted += verify.drafts.len() as u64;
                         session.tally.accepted += accepted as u64;
+                        self.totals.add(committed, verify.drafts.len(), accepted);
                         let cut_off = verify.cut_off().filter(|_| accepted == verify.drafts.len());
                         // The target's own token tells of the first draft that was cut off, too.
                         let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());

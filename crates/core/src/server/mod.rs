@@ -26,7 +26,7 @@ mod session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use batch::{Plan, Step};
+pub use batch::{Plan, Step, Waits};
 use cost::StepCost;
 use memory::Memory;
 use rate::Rate;
@@ -36,6 +36,7 @@ use session::{Session, Wants};
 
 use crate::Token;
 use crate::message::{Reply, Request};
+use crate::policy::Policy;
 
 /// Names a session within one run of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +127,48 @@ pub struct Answer {
     pub took: Duration,
 }
 
+/// What all sessions have had so far, closed ones included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Tokens committed.
+    pub committed: u64,
+    /// Verdicts on at least one draft.
+    pub drafts: u64,
+    /// Drafts verified.
+    pub drafted: u64,
+    /// Accepted drafts.
+    pub accepted: u64,
+    /// Accepted drafts by their place among the verified ones.
+    pub accepted_at: [u64; Policy::MAX_LENGTH],
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { committed: 0, drafts: 0, drafted: 0, accepted: 0, accepted_at: [0; Policy::MAX_LENGTH] }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, committed: usize, drafted: usize, accepted: usize) {
+        self.committed += committed as u64;
+        self.drafts += u64::from(drafted > 0);
+        self.drafted += drafted as u64;
+        self.accepted += accepted as u64;
+        self.accepted_at.iter_mut().take(accepted).for_each(|count| *count += 1);
+    }
+}
+
+/// How many sessions want something of the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Their text is being read, or waits to be.
+    pub reading: usize,
+    /// A block of theirs waits for its verdict, or they asked for plain decoding.
+    pub waiting: usize,
+    /// Their devices are drafting.
+    pub drafting: usize,
+}
+
 /// All sessions of one server.
 #[derive(Debug)]
 pub struct Server {
@@ -142,6 +185,8 @@ pub struct Server {
     evictions: u64,
     /// Answers that have ended since they were last asked for.
     answered: Vec<Answer>,
+    totals: Totals,
+    demand: Demand,
 }
 
 impl Server {
@@ -159,6 +204,8 @@ impl Server {
             idle: true,
             evictions: 0,
             answered: Vec::new(),
+            totals: Totals::default(),
+            demand: Demand::default(),
         }
     }
 
@@ -190,6 +237,32 @@ impl Server {
         std::mem::take(&mut self.answered)
     }
 
+    /// What all sessions have had so far.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// How many sessions wanted something when the next pass was last thought of.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        self.demand
+    }
+
+    /// The line through the durations of the latest passes: the seconds that a pass takes without rows, and those that each row
+    /// adds.
+    #[must_use]
+    pub fn cost(&self) -> (f64, f64) {
+        (self.cost.pass(0.0), self.cost.row())
+    }
+
+    /// How many tokens of its turn's prompt a session did not have to read, because the KV cache had them; 0 before its first
+    /// pass.
+    #[must_use]
+    pub fn reused(&self, id: SessionId) -> usize {
+        self.sessions.get(&id).and_then(|session| session.reused).unwrap_or(0)
+    }
+
     /// What each session is doing.
     pub fn status(&self, now: Duration) -> impl Iterator<Item = Status> {
         self.sessions.iter().map(move |(&id, session)| Status {
@@ -212,8 +285,23 @@ impl Server {
     /// # Errors
     /// If the server is busy; and how long it is likely to be.
     pub fn open(&mut self, now: Duration) -> Result<SessionId, (Busy, Duration)> {
+        self.admit()?;
+        let id = SessionId(self.next_id);
+        self.next_id += 1;
+        self.sessions.insert(id, Session::new(now));
+        Ok(id)
+    }
+
+    /// Whether another session may be opened now.
+    ///
+    /// # Errors
+    /// As [`Server::open`].
+    pub fn admit(&self) -> Result<(), (Busy, Duration)> {
         if self.sessions.len() >= self.config.sessions {
             return Err((Busy::Sessions(self.sessions.len()), SOONEST));
+        }
+        if self.sessions.len() < self.config.queue {
+            return Ok(());
         }
         let unread = self.sessions.values().filter(|session| session.wants() == Wants::Reading).map(Session::unread);
         let (prompts, rows) = unread.fold((0, 0), |(prompts, rows), unread| (prompts + 1, rows + unread));
@@ -221,10 +309,7 @@ impl Server {
             let time = Duration::try_from_secs_f64(self.cost.pass(rows as f64)).unwrap_or(LATEST);
             return Err((Busy::Queue(prompts), time.clamp(SOONEST, LATEST)));
         }
-        let id = SessionId(self.next_id);
-        self.next_id += 1;
-        self.sessions.insert(id, Session::new(now));
-        Ok(id)
+        Ok(())
     }
 
     /// Closes a session. Closing it twice does nothing.

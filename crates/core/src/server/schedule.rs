@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::scheduling::{Assist, Batching};
 use super::session::{Session, Wants};
-use super::{Server, SessionId};
+use super::{Demand, Server, SessionId};
 
 /// A prompt delays nobody's tokens by more than about this in each pass, in seconds, or than the pass takes without it: where
 /// many sessions share a pass, as many prompts come.
@@ -50,7 +50,7 @@ pub(super) enum Launch {
 
 impl Server {
     /// Phase one: who is to be served, and whether it is time. Without `with_texts` nothing is read.
-    pub(super) fn schedule(&self, now: Duration, with_texts: bool) -> Launch {
+    pub(super) fn schedule(&mut self, now: Duration, with_texts: bool) -> Launch {
         let mut queue = Queue::default();
         for (&id, session) in &self.sessions {
             match session.wants() {
@@ -60,6 +60,10 @@ impl Server {
                 Wants::Tokens => queue.asking.push((self.deadline(session), id)),
                 Wants::Assistance => queue.drafting.push((self.deadline(session), id)),
             }
+        }
+        if with_texts {
+            let Queue { asking, drafting, reading } = &queue;
+            self.demand = Demand { reading: reading.len(), waiting: asking.len(), drafting: drafting.len() };
         }
         match self.config.batching {
             Batching::Static { batch_size, max_wait } => {

@@ -132,6 +132,8 @@ pub(super) struct Session {
     pub(super) senior: Duration,
     /// Passes in a row that failed with it.
     pub(super) failures: u32,
+    /// How many tokens of the turn's prompt were in the cache before its first pass; `None` until then.
+    pub(super) reused: Option<usize>,
     pub(super) forecast: Forecast,
     pub(super) tally: Tally,
 }
@@ -156,6 +158,7 @@ impl Session {
             begun: now,
             senior: now,
             failures: 0,
+            reused: None,
             forecast: Forecast::default(),
             tally: Tally::default(),
         }
@@ -264,6 +267,7 @@ impl Session {
         self.senior = now;
         self.forecast.forget();
         self.failures = 0;
+        self.reused = None;
         self.epoch += 1;
         self.ended = len > update.prompt_len
             && self.sequence.tokens().last().is_some_and(|token| config.end_of_generation.contains(token));

@@ -1,0 +1,94 @@
+//! The HTTP port: the API, decoded by the engine alone, the live figures, and the metrics.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `backend.rs` | answers the API's jobs: a thin client of the engine, in the same process |
+//! | `figures.rs`, `frame.rs` | how the server is doing, once a second for whoever listens |
+//! | `metrics.rs` | the same as counters, for Prometheus |
+
+mod backend;
+mod figures;
+mod frame;
+mod metrics;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+pub use backend::EngineBackend;
+pub(crate) use backend::Sessions;
+pub(crate) use figures::Figures;
+pub use frame::{Cells, Cost, Frame, Rates, ServerFacts, Session, Step, Totals};
+pub(crate) use metrics::Metrics;
+use sled_api::{Api, Settings};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+
+/// An HTTP port, listened on before there is a model to serve: until there is, it says that one is being loaded.
+pub struct Http {
+    address: SocketAddr,
+    api: Api,
+    figures: Arc<OnceLock<Figures>>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Http {
+    /// Listens on `address`, and answers from now on.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn bind(address: SocketAddr, settings: Settings) -> Result<Self, Error> {
+        let refused = |source| Error::Bind { address, flag: "--http-port", source };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let api = Api::new(settings);
+        let figures = Arc::new(OnceLock::new());
+        let watched = Router::new().route("/events", get(events)).with_state(Arc::clone(&figures));
+        let router = sled_api::router(&api).merge(sled_api::pages::dashboard()).merge(watched);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+            let _dropped = stopped.await;
+        });
+        Ok(Self { address, api, figures, stop, serving: tokio::spawn(serving.into_future()) })
+    }
+
+    /// The address that it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on there is something to serve.
+    pub(crate) fn open(&self, backend: EngineBackend, figures: Figures, metrics: Metrics) -> Result<(), Error> {
+        self.api.serve(Arc::new(backend))?;
+        self.api.register(|registry| registry.register_collector(Box::new(metrics)));
+        let _opened_twice = self.figures.set(figures);
+        Ok(())
+    }
+
+    /// Lets those who are being answered finish, and no others in.
+    pub(crate) async fn close(self) {
+        self.api.close();
+        let _ended = self.stop.send(());
+        let _joined = self.serving.await;
+    }
+}
+
+/// `GET /events`.
+async fn events(State(figures): State<Arc<OnceLock<Figures>>>) -> Response {
+    match figures.get() {
+        Some(figures) => figures.stream().into_response(),
+        None => {
+            let soon = "the model is being loaded; try again soon";
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], soon).into_response()
+        }
+    }
+}
