@@ -24,6 +24,9 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// What a job brings forth, in order: any number of tokens and notices, then [`Event::Done`] or [`Event::Failed`].
+///
+/// Where a stop string is met the receiver is closed, not dropped: the job is to end, and what it took is still of interest.
+/// A backend that keeps a permit for its last event (`Sender::reserve_owned`) can send [`Event::Done`] even so.
 pub type Events = mpsc::Receiver<Event>;
 
 /// The model that a backend serves.
@@ -64,13 +67,28 @@ pub struct Job {
     pub sampling: SamplingParams,
     /// Whether the target's log probabilities are wanted, and those of how many most likely tokens besides the chosen one.
     pub logprobs: Option<u8>,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
     /// Who answers.
     pub mode: Mode,
+}
+
+/// What an answer must look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grammar {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that is valid for this JSON schema.
+    JsonSchema(String),
+    /// A context-free grammar in llguidance's dialect of Lark.
+    Lark(String),
 }
 
 /// What happens to a job.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The job has left the queue; a backend without a queue need not say so.
+    Started,
     /// The next token.
     Token(Generated),
     /// Something to tell the user, in one sentence: the server is lost, or back.

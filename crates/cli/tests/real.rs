@@ -14,7 +14,7 @@ use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
-use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::drafter::{Drafter, ModelDrafter};
@@ -52,7 +52,7 @@ fn sampling(temperature: f32) -> SamplingParams {
 
 async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) -> Session {
     let options = SessionOptions {
-        drafter: drafter.map(|drafter| (drafter, Policy::default())),
+        drafter: drafter.map(|drafter| (Drafts::own(drafter).unwrap(), Policy::default())),
         resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
     };

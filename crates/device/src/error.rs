@@ -54,6 +54,19 @@ pub enum Error {
         /// The fingerprint of what came.
         sent: String,
     },
+    /// The draft model speaks another vocabulary than the target.
+    #[error(
+        "the draft model's vocabulary {ours} is not the vocabulary {theirs} of {model}; use a draft model of the same family, or \
+         --draft ngram"
+    )]
+    OtherVocabulary {
+        /// The fingerprint of the draft model's.
+        ours: String,
+        /// The fingerprint of the target's.
+        theirs: String,
+        /// The target.
+        model: String,
+    },
     /// The drafter's thread is gone.
     #[error("the draft model stopped working; run the command again")]
     DrafterGone,
