@@ -31,16 +31,18 @@ struct Draft {
     right: SyntheticModel,
     wrong: SyntheticModel,
     tokens: Vec<Token>,
+    /// What a pass takes.
+    time: Duration,
 }
 
 impl Draft {
     fn new() -> Self {
-        let wrong = SyntheticConfig { seed: 12, ..config(4) };
-        Self { right: SyntheticModel::new(config(4)), wrong: SyntheticModel::new(wrong), tokens: Vec::new() }
+        let wrong = SyntheticModel::new(SyntheticConfig { seed: 12, ..config(4) });
+        Self { right: SyntheticModel::new(config(4)), wrong, tokens: Vec::new(), time: Duration::ZERO }
     }
 
     fn is_wrong_after(token: Token) -> bool {
-        token % 4 == 0
+        token.is_multiple_of(4)
     }
 
     /// What it says by itself.
@@ -68,6 +70,7 @@ impl Model for Draft {
 
     fn forward(&mut self, rows: &[Row]) -> Result<(), sled_model::Error> {
         self.tokens = rows.iter().map(|row| row.token).collect();
+        std::thread::sleep(self.time);
         self.wrong.forward(rows)?;
         self.right.forward(rows)
     }
@@ -415,8 +418,13 @@ fn assert_lawful(prompt: &Prompt, answer: &Answer) {
 async fn a_server_that_is_lost_and_comes_back_leaves_marked_tokens_between() {
     let server = slow().await;
     let proxy = Proxy::start(server.address, Duration::ZERO).await;
-    let agent = agent(model(), proxy.address, 2, 4).await;
-    let prompt = prompt(7, 150);
+    // So slow that the server is back before the draft model has said all.
+    let slow = Draft { time: Duration::from_millis(4), ..Draft::new() };
+    let slow = Drafter::Model(SharedDrafter::start(slow).unwrap());
+    let agent = agent(slow, proxy.address, 2, 4).await;
+    let mut prompt = prompt(7, 150);
+    // Nor does it end before.
+    prompt.sampling.logit_bias = vec![(0, -100.0)];
     let events = agent.start(job(&prompt, Mode::Sled)).unwrap();
     let answer = read(events, |generated, count| {
         if count == 10 {
@@ -460,12 +468,10 @@ async fn without_a_server_it_answers_alone_and_is_connected_when_one_comes() {
         }
     });
     assert_eq!(answer.await.unwrap().ids(), expected(&prompt));
-    agent.close(Duration::ZERO).await;
-    let servers = [address.to_string()];
+
     // The next time it starts, it knows what the server serves, whether that answers or not.
-    server.stop.send(()).unwrap();
-    server.served.await.unwrap().unwrap();
-    let target = tokio::time::timeout(Duration::from_secs(10), async {
+    let servers = [address.to_string()];
+    let remembered = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             if let Some(target) = Target::remembered(&servers, folder.path()) {
                 break target;
@@ -473,7 +479,8 @@ async fn without_a_server_it_answers_alone_and_is_connected_when_one_comes() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    let target = target.await.unwrap();
+    let target = remembered.await.unwrap();
+    drop(server);
     assert_eq!((target.name.as_str(), target.bounds.context, target.link.is_none()), ("synthetic", CONTEXT, true));
 }
 

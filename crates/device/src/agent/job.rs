@@ -75,24 +75,24 @@ async fn answer(agent: &Arc<Inner>, job: Job, ticket: &Ticket, events: &mpsc::Se
         },
     };
     let _gone = events.try_send(Event::Started);
-    let mode = job.mode;
     let mut stopped = agent.stop.subscribe();
     let session = tokio::select! {
         () = events.closed() => return unwanted(),
         _ = stopped.wait_for(|stop| *stop) => return closing(),
         session = agent.session(&job) => session,
     };
-    let mut session = match session {
-        Ok(session) => session,
+    let mut pooled = match session {
+        Ok(pooled) => pooled,
         Err(error) => return Event::Failed(error.to_string()),
     };
+    let session = &mut pooled.session;
     // The last token is evaluated in any case.
     let cached = session.known(&job.prompt).min(job.prompt.len() - 1);
     let prompt = Prompt { tokens: job.prompt, max_tokens: job.max_tokens, sampling: job.sampling };
     let ending = tokio::select! {
         () = events.closed() => Ending::Unwanted,
         _ = stopped.wait_for(|stop| *stop) => Ending::Closing,
-        ending = stream(&mut session, prompt, events) => ending,
+        ending = stream(session, prompt, events) => ending,
     };
     let reason = match ending {
         Ending::Complete(reason) => reason,
@@ -105,7 +105,7 @@ async fn answer(agent: &Arc<Inner>, job: Job, ticket: &Ticket, events: &mpsc::Se
     };
     let (stats, round_trip, load) = (session.stats(), session.round_trip(), session.load());
     // Before the reader knows of the end, so that the next turn of its chat finds the session.
-    agent.pool.put(mode, session);
+    agent.pool.put(pooled);
     Event::Done(Outcome { reason, stats, cached, round_trip, load })
 }
 

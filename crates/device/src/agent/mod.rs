@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use places::Places;
-use pool::Pool;
+use pool::{Pool, Pooled};
 use sled_api::backend::{Backend, Events, Job, Mode, ModelCard, Refusal};
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
@@ -33,6 +33,9 @@ use crate::{Counters, Drafts, Error, Link, Session, SessionOptions, SharedDrafte
 
 /// Events that may wait for a reader, before the answer waits for it too.
 const EVENTS: usize = 256;
+
+/// At least so many sessions are kept for the next turns of their chats, and at least as many as are answered at once.
+const IDLE: usize = 4;
 
 /// How long answers that are cut off when an agent closes have to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -71,6 +74,15 @@ pub struct AgentOptions {
     pub places: usize,
     /// The most requests that wait for a place.
     pub queue: usize,
+}
+
+impl AgentOptions {
+    /// The most sessions that an agent with so many places has open, answered and idle: its draft model needs as many sequences,
+    /// lest they take turns.
+    #[must_use]
+    pub fn sessions(places: usize) -> usize {
+        places + places.max(IDLE)
+    }
 }
 
 /// The agent; clones are the same.
@@ -117,7 +129,7 @@ impl Agent {
             card,
             vocab,
             terms: Mutex::new(Terms { bounds, model_fingerprint, link }),
-            pool: Pool::new(options.places),
+            pool: Pool::new(options.places.max(IDLE)),
             places: Arc::new(Places::new(options.places, options.queue)),
             counters: Counters::default(),
             stop: watch::Sender::new(false),
@@ -199,6 +211,11 @@ impl Inner {
                 bounds.context
             ));
         }
+        if job.grammar.is_some() {
+            return refuse(
+                "this device cannot constrain its answers; ask without response_format and tools".to_owned(),
+            );
+        }
         if let Some(token) = job.prompt.iter().find(|&&token| token as usize >= bounds.vocabulary_size) {
             return refuse(format!("token {token} is not in the vocabulary of {}", bounds.vocabulary_size));
         }
@@ -213,16 +230,21 @@ impl Inner {
     }
 
     /// The session that a job is done in: one that knows much of its text, or a new one.
-    async fn session(self: &Arc<Self>, job: &Job) -> Result<Session, Error> {
-        if let Some(session) = self.pool.take(job.mode, &job.prompt) {
-            return Ok(session);
+    async fn session(self: &Arc<Self>, job: &Job) -> Result<Pooled, Error> {
+        if let Some(pooled) = self.pool.take(job.mode, &job.prompt) {
+            return Ok(pooled);
         }
+        let era = self.pool.era();
+        Ok(Pooled { session: self.open(job.mode).await?, mode: job.mode, era })
+    }
+
+    async fn open(self: &Arc<Self>, mode: Mode) -> Result<Session, Error> {
         let Terms { bounds, model_fingerprint, link } = self.terms();
-        if job.mode == Mode::Device {
-            return Ok(Session::unconnected(bounds, None, self.session_options(job.mode)?));
+        if mode == Mode::Device {
+            return Ok(Session::unconnected(bounds, None, self.session_options(mode)?));
         }
         if let Some(link) = link {
-            match Session::open(&link, self.session_options(job.mode)?).await {
+            match Session::open(&link, self.session_options(mode)?).await {
                 Ok(session) => {
                     if !session.is_connected() {
                         // The server has no place for it, and it may be that those who hold one wait here for nothing.
@@ -234,7 +256,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        let mut session = Session::unconnected(bounds, model_fingerprint, self.session_options(job.mode)?);
+        let mut session = Session::unconnected(bounds, model_fingerprint, self.session_options(mode)?);
         session.presume_lost();
         Ok(session)
     }
