@@ -1,3 +1,30 @@
 //! The OpenAI-compatible HTTP API, over whatever generates: a device with its link to a server, or a server by itself.
+//!
+//! [`Api`] can be listened to at once ([`router`]) and answers that the model is loading until it is given a
+//! [`Backend`](backend::Backend) to serve.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `backend.rs` | what is asked of whatever generates |
+//! | `router.rs` | the routes, keys, names and bodies of requests |
+//! | `openai/` | what requests may say, and what they are answered |
+//! | `generation.rs` | how a job's events become text |
+//! | `stream.rs` | answers in pieces, and readers that are slow or gone |
+//! | `tools.rs`, `grammar.rs` | the syntax of tool calls: how they are read, and how they are forced |
+//! | `metrics.rs` | figures about requests |
 
 pub mod backend;
+mod error;
+mod generation;
+mod grammar;
+mod metrics;
+mod openai;
+mod openapi;
+mod router;
+mod state;
+mod stream;
+mod tools;
+
+pub use error::Error;
+pub use router::{guarded, router};
+pub use state::{Api, Settings};

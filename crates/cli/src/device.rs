@@ -98,12 +98,9 @@ pub fn device_name(draft: &str) -> String {
 
 /// The tokens of a conversation that the model is to continue.
 pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<Token>> {
-    let source = vocab.chat_template().ok_or_else(|| {
+    let template = ChatTemplate::of(vocab)?.ok_or_else(|| {
         Usage("the target model has no chat template; use `sled run --raw` with a text to continue".to_owned())
     })?;
-    let piece = |token: Option<Token>| token.map(|token| vocab.piece(token, true)).unwrap_or_default();
-    let (bos, eos) = (piece(vocab.bos()), piece(vocab.eos()));
-    let template = ChatTemplate::new(source, &String::from_utf8_lossy(&bos), &String::from_utf8_lossy(&eos))?;
     Ok(vocab.tokenize(&template.render(messages, true)?, false, true)?)
 }
 

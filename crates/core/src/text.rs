@@ -27,6 +27,12 @@ impl TextStream {
         self.stopped
     }
 
+    /// Whether bytes are held back: what comes out next belongs in part to tokens before the next one.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.partial.is_empty() || !self.held.is_empty()
+    }
+
     /// Adds the bytes of one token and returns the text that may be shown now.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         if self.stopped {
@@ -133,6 +139,16 @@ mod tests {
     fn the_earliest_of_several_stop_strings_wins() {
         let (out, stopped) = stream(&["yy", "x"], &[b"abxyy"]);
         assert_eq!((out[0].as_str(), stopped), ("ab", true));
+    }
+
+    #[test]
+    fn it_says_whether_bytes_are_held_back() {
+        let mut stream = TextStream::new(["END".to_owned()]);
+        let held = [&b"a"[..], b"E", b"N", b"x", b"\xe2", b"\x82\xac", b"E", b"ND"].map(|bytes| {
+            stream.push(bytes);
+            stream.holds()
+        });
+        assert_eq!(held, [false, true, true, false, true, false, true, false]);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! Chat templates: messages to the prompt that a model was trained on.
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, Value, context};
 use minijinja_contrib::pycompat;
 use serde::{Deserialize, Serialize};
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use sled_core::Token;
 
 use crate::Error;
+use crate::llama::Vocab;
 
 /// One message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,26 +43,97 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
+        environment.add_filter("tojson", to_json);
         environment.add_template_owned(Self::NAME, source.to_owned()).map_err(|error| refused(&error))?;
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// The prompt for `messages`; with `add_generation_prompt`, up to where the assistant's next message begins.
+    /// The chat template of a vocabulary; `None` if it has none.
+    ///
+    /// # Errors
+    /// If the template is not valid.
+    pub fn of(vocab: &Vocab) -> Result<Option<Self>, Error> {
+        let spelt = |token: Option<Token>| {
+            let piece = token.map(|token| vocab.piece(token, true)).unwrap_or_default();
+            String::from_utf8_lossy(&piece).into_owned()
+        };
+        let (bos, eos) = (spelt(vocab.bos()), spelt(vocab.eos()));
+        vocab.chat_template().map(|source| Self::new(source, &bos, &eos)).transpose()
+    }
+
+    /// The prompt for `messages`, each of them a map of `role`, `content` and whatever else the template knows; with
+    /// `add_generation_prompt`, up to where the assistant's next message begins.
     ///
     /// The names of the template's control tokens appear in it, so it is to be tokenised with `parse_special`, and
     /// with `add_special` only if it does not begin with the begin token already.
     ///
     /// # Errors
     /// If the template refuses the messages, as many do when roles do not alternate.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, Error> {
+    pub fn render<M: Serialize>(&self, messages: &[M], add_generation_prompt: bool) -> Result<String, Error> {
+        self.render_with(messages, &Extras::default(), add_generation_prompt)
+    }
+
+    /// As [`Self::render`], with what else a template may be told.
+    ///
+    /// # Errors
+    /// If the template refuses the messages.
+    pub fn render_with<M: Serialize>(
+        &self,
+        messages: &[M],
+        extras: &Extras,
+        add_generation_prompt: bool,
+    ) -> Result<String, Error> {
         let template = self.environment.get_template(Self::NAME).map_err(|error| refused(&error))?;
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
-            .collect();
+        let messages = Value::from(Serde(messages));
+        let tools = (!extras.tools.is_empty()).then(|| Value::from(Serde(&extras.tools)));
         let (bos_token, eos_token) = (self.bos.as_str(), self.eos.as_str());
-        let values = context! { messages, add_generation_prompt, bos_token, eos_token };
+        let documents = Value::from(());
+        let values = context! {
+            messages, tools, documents, add_generation_prompt, bos_token, eos_token,
+            ..Value::from(Serde(&extras.variables))
+        };
         template.render(values).map_err(|error| refused(&error))
+    }
+}
+
+/// What a template may be told beside the messages.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// The tools that the model may call, each as OpenAI's API describes it.
+    pub tools: Vec<serde_json::Value>,
+    /// Variables of the template's own, such as `enable_thinking`.
+    pub variables: serde_json::Map<String, serde_json::Value>,
+}
+
+/// JSON as Python's `json.dumps` writes it, which is what models were trained on.
+fn to_json(value: Serde<serde_json::Value>, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let mut bytes = Vec::new();
+    let written = match indent {
+        Some(indent) => {
+            let spaces = vec![b' '; indent.min(16)];
+            value.0.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(&spaces)))
+        }
+        None => value.0.serialize(&mut Serializer::with_formatter(&mut bytes, PythonFormatter)),
+    };
+    written.map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A space after each comma and colon.
+struct PythonFormatter;
+
+impl Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
     }
 }
 
@@ -172,7 +247,33 @@ mod tests {
     #[test]
     fn the_date_follows_the_format() {
         let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", "", "").unwrap();
-        let date = template.render(&[], false).unwrap();
+        let date = template.render::<Message>(&[], false).unwrap();
         assert!(jiff::civil::Date::strptime("%d %b %Y", &date).is_ok(), "{date}");
+    }
+
+    #[test]
+    fn tools_are_written_as_python_writes_them_and_in_their_own_order() {
+        let source = "{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{{ messages[0].tool_calls[0].arguments | tojson }}\
+                      {% if documents is none and thinking %}!{% endif %}";
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let tool =
+            serde_json::json!({ "type": "function", "function": { "name": "<f>", "arguments": [1, 2.0, null] } });
+        let extras = Extras {
+            tools: vec![tool],
+            variables: serde_json::json!({ "thinking": true }).as_object().unwrap().clone(),
+        };
+        let message =
+            serde_json::json!({ "role": "assistant", "tool_calls": [{ "arguments": { "z": 1, "a": "\u{e9}" } }] });
+        assert_eq!(
+            template.render_with(&[message], &extras, false).unwrap(),
+            "{\"type\": \"function\", \"function\": {\"name\": \"<f>\", \"arguments\": [1, 2.0, null]}}\n\
+             {\"z\": 1, \"a\": \"\u{e9}\"}!"
+        );
+    }
+
+    #[test]
+    fn without_tools_a_template_is_told_none() {
+        let template = ChatTemplate::new("{{ tools is none }} {{ [1] | tojson(indent=2) }}", "", "").unwrap();
+        assert_eq!(template.render::<Message>(&[], false).unwrap(), "true [\n  1\n]");
     }
 }

@@ -141,7 +141,7 @@ fn a_generation_is_a_chain_of_choices_up_to_its_end() {
     let end = output[10];
     let first = output.iter().position(|&token| token == end).unwrap();
     assert_eq!(model.generate(&sampler, &prompt, 30, &[end]), output[..=first]);
-    assert_eq!(model.generate(&sampler, &prompt, 0, &[]), []);
+    assert_eq!(model.generate(&sampler, &prompt, 0, &[]), Vec::<Token>::new());
 }
 
 #[test]

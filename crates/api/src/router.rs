@@ -1,0 +1,154 @@
+//! The routes, and what is done with every request: its name, its key, its body.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use utoipa::{OpenApi, ToSchema};
+
+use crate::error::Error;
+use crate::openai::{chat, completions, models, tokenize};
+use crate::openapi::Document;
+use crate::state::{Api, random};
+
+/// The most bytes that a request may have.
+const BODY: usize = 4 << 20;
+/// How long a body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// The most characters of a client's own name for a request.
+const ID: usize = 64;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// All routes. Others may be merged with it; those that need the API key go through [`guarded`] first.
+pub fn router(api: &Api) -> Router {
+    let open = Router::new().route("/health", get(health)).with_state(api.clone());
+    let keyed = Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*model}", get(models::get))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(document))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(api.clone());
+    finished(open.merge(guarded(api, keyed)))
+}
+
+/// Routes that need the API key, if there is one.
+pub fn guarded(api: &Api, routes: Router) -> Router {
+    routes.route_layer(from_fn_with_state(api.clone(), check_key))
+}
+
+/// What all routes have: other origins may ask, what is not there is said in JSON, and every answer names its request.
+fn finished(routes: Router) -> Router {
+    let cors = CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(Any)
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID.clone()]);
+    routes.fallback(unknown).method_not_allowed_fallback(not_allowed).layer(from_fn(name)).layer(cors)
+}
+
+/// A request that was let in, with a place among those under way.
+pub(crate) struct Call {
+    pub(crate) id: String,
+    pub(crate) body: Bytes,
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+impl FromRequest<Api> for Call {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
+        let place = api.admit()?;
+        let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &()));
+        match body.await {
+            Ok(Ok(body)) => Ok(Self { id, body, place }),
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Error::TooLarge(BODY)),
+            Ok(Err(_)) | Err(_) => Err(Error::Incomplete),
+        }
+    }
+}
+
+/// What names a request: the client's `x-request-id`, or a random number.
+#[derive(Clone)]
+struct RequestId(String);
+
+async fn name(mut request: Request, next: Next) -> Response {
+    let usable = |id: &&str| {
+        (1..=ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(usable);
+    let id = given.map_or_else(|| format!("{:016x}", random()), str::to_owned);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID.clone(), id);
+    }
+    response
+}
+
+async fn check_key(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Error> {
+    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let key = given.and_then(|given| given.strip_prefix(b"Bearer ").or_else(|| given.strip_prefix(b"bearer ")));
+    if api.admits(key) { Ok(next.run(request).await) } else { Err(Error::Key) }
+}
+
+async fn unknown(request: Request) -> Error {
+    Error::UnknownPath(request.uri().path().to_owned())
+}
+
+async fn not_allowed(request: Request) -> Error {
+    Error::Method { method: request.method().to_string(), path: request.uri().path().to_owned() }
+}
+
+/// Does what takes the processor a while, where it holds nobody up.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::Failed(format!("the request could not be prepared ({error})"))))
+}
+
+/// How the API is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// Whether requests can be answered: 503 while the model loads.
+#[utoipa::path(
+    get, path = "/health", tag = "State",
+    responses((status = 200, body = Health), (status = 503, body = crate::error::ErrorBody))
+)]
+pub(crate) async fn health(State(api): State<Api>) -> Result<Json<Health>, Error> {
+    api.served()?;
+    Ok(Json(Health { status: "ok" }))
+}
+
+/// Figures for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "State",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
+pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, Error> {
+    let text = api.exposition()?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}
+
+async fn document() -> Response {
+    Json(Document::openapi()).into_response()
+}

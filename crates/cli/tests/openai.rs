@@ -1,0 +1,56 @@
+//! The official `openai` client for Python against what the HTTP API serves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../api/tests/support/mod.rs"]
+mod api;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use sled_api::backend::Backend;
+use sled_api::{Api, Settings};
+
+/// A Python with the client, in the folder for caches; `None`, and why, where it cannot be had.
+fn python() -> Result<PathBuf, String> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).ok_or("there is no HOME")?;
+    let folder = cache.join("sled").join("openai-client");
+    let python = folder.join("bin").join("python");
+    let run = |command: &mut Command| -> Result<(), String> {
+        let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
+    };
+    if run(Command::new(&python).args(["-c", "import openai"])).is_err() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "openai>=2"]))?;
+    }
+    Ok(python)
+}
+
+/// Runs the client's checks against an endpoint.
+fn check(url: &str, key: Option<&str>) {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => {
+            eprintln!("SKIPPED: the openai client for Python cannot be had ({why})");
+            return;
+        }
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("openai_client.py");
+    let output = Command::new(python).arg(script).arg(url).args(key).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("checks passed"), "{said}");
+}
+
+#[test]
+fn the_openai_client_understands_the_api() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let api = Api::new(Settings { api_key: Some("secret".to_owned()), ..Settings::default() });
+    api.serve(Arc::new(api::parrot::parrot()) as Arc<dyn Backend>).unwrap();
+    let address = runtime.block_on(api::listen(&api));
+    check(&format!("http://{address}"), Some("secret"));
+}
