@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 #![allow(unreachable_pub, reason = "nothing of a binary is reachable")]
 
+mod agent;
 mod args;
 mod bench;
 mod beyond;
@@ -86,6 +87,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Command::Paper(args) => paper::paper(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Serve(args) => block_on(serve::serve(args)),
+        Command::Device(args) => block_on(agent::agent(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),
         Command::Run(args) => block_on(run::run(args)),
         Command::Chat(args) => block_on(chat::chat(args)),

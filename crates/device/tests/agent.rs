@@ -197,6 +197,10 @@ async fn requests_at_once_each_get_the_targets_own_output() {
             asked.await.unwrap();
         }
         assert_eq!(agent.load(), (0, 0));
+        if agent.model().modes.contains(&Mode::Device) {
+            let (kept, discarded) = (agent.counters().ahead_kept.get(), agent.counters().ahead_discarded.get());
+            assert!(kept > 0 && discarded > 0, "{kept} drafts were made ahead and kept, {discarded} were not");
+        }
     }
 }
 
@@ -443,7 +447,6 @@ async fn a_server_that_is_lost_and_comes_back_leaves_marked_tokens_between() {
     let counters = agent.counters();
     assert_eq!(counters.reconnections.get(), 1);
     assert!(counters.bytes_sent.get() > 0 && counters.bytes_received.get() > 0);
-    assert!(counters.ahead_kept.get() > 0 && counters.ahead_discarded.get() > 0);
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@
 //! | `places.rs` | how many are answered at once, and who waits |
 //! | `pool.rs` | which session a request goes on in |
 //! | `job.rs` | one request, from its place to its last event |
+//! | `http.rs` | the port that the API listens on |
 
+mod http;
 mod job;
 mod places;
 mod pool;
@@ -27,6 +29,7 @@ use sled_model::ngram::NgramDrafter;
 use sled_wire::Bounds;
 use tokio::sync::{mpsc, watch};
 
+pub use http::Http;
 pub use target::Target;
 
 use crate::{Counters, Drafts, Error, Link, Session, SessionOptions, SharedDrafter};
