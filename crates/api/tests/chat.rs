@@ -117,7 +117,7 @@ async fn parameters_reach_the_backend() {
     assert_eq!(post(address, CHAT, &request).await.status, 200);
     let job = fake.last_job();
     let sampling = job.sampling;
-    assert_eq!((job.max_tokens, job.mode, job.logprobs, job.sampling.grammar), (3, Mode::Server, None, None));
+    assert_eq!((job.max_tokens, job.mode, job.logprobs, sampling.grammar.clone()), (3, Mode::Server, None, None));
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p), (0.5, 0.9, 40, 0.05));
     assert_eq!((sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty), (1.1, 0.5, -0.5));
     assert_eq!((sampling.logit_bias, sampling.seed), (vec![(5, -100.0), (7, 2.5)], 42));

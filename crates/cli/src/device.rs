@@ -6,9 +6,9 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
-use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::chat::{ChatTemplate, Message};
-use sled_model::drafter::{Drafter, ModelDrafter};
+use sled_model::drafter::ModelDrafter;
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
 
@@ -16,7 +16,7 @@ use crate::args::DeviceArgs;
 use crate::{Usage, models};
 
 /// Rows that one pass of a draft model may have.
-const DRAFT_ROWS: u32 = 256;
+pub const DRAFT_ROWS: u32 = 256;
 
 /// Threads for an engine, unless told otherwise.
 pub fn cores() -> u32 {
@@ -49,26 +49,22 @@ pub struct Connected {
 
 /// Connects to the server and opens a session with the drafter that was asked for.
 pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
-    if args.server.iter().any(|server| server == "none") {
-        return Err(
-            Usage("--server none cannot be given beside another server; leave one of them out".to_owned()).into()
-        );
-    }
+    check_servers(&args.server)?;
     let link = Link::connect_any(&args.server).await?;
     let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
     let mut vocabulary_fingerprint = vocab.fingerprint().to_owned();
-    let drafter: Option<(Box<dyn Drafter>, Policy)> = match args.draft.as_str() {
+    let drafter: Option<(Drafts, Policy)> = match args.draft.as_str() {
         "none" => None,
-        "ngram" => Some((Box::new(NgramDrafter::default()), args.policy)),
+        "ngram" => Some((Drafts::own(Box::new(NgramDrafter::default()))?, args.policy)),
         name => {
             let model = load_draft_model(name)?;
             vocabulary_fingerprint = model.vocab().fingerprint().to_owned();
             let context = link.description().bounds.context;
             let drafter = model_drafter(&model, context, args.threads.unwrap_or_else(cores))?;
-            Some((Box::new(drafter), args.policy))
+            Some((Drafts::own(Box::new(drafter))?, args.policy))
         }
     };
-    let name = format!("{} ({})", hostname(), args.draft);
+    let name = device_name(&args.draft);
     let options = SessionOptions {
         drafter,
         servers: args.server.clone(),
@@ -83,6 +79,21 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
         ..SessionOptions::new(&name, &vocabulary_fingerprint, vocab.eog_tokens())
     };
     Ok(Connected { session: Session::open(&link, options).await?, vocab })
+}
+
+/// Whether all of `servers` are servers.
+pub fn check_servers(servers: &[String]) -> anyhow::Result<()> {
+    if servers.iter().any(|server| server == "none") {
+        return Err(
+            Usage("--server none cannot be given beside another server; leave one of them out".to_owned()).into()
+        );
+    }
+    Ok(())
+}
+
+/// What a device calls itself that drafts with `draft`.
+pub fn device_name(draft: &str) -> String {
+    format!("{} ({draft})", hostname())
 }
 
 /// The tokens of a conversation that the model is to continue.

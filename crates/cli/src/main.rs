@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 #![allow(unreachable_pub, reason = "nothing of a binary is reachable")]
 
+mod agent;
 mod args;
 mod bench;
 mod beyond;
@@ -78,6 +79,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Command::Profile(args) => profile::profile(&args),
         Command::Doctor(args) => block_on(doctor::run(&args)),
         Command::Serve(args) => block_on(serve::serve(args)),
+        Command::Device(args) => block_on(agent::agent(args)),
         Command::Ps(args) => block_on(ps::ps(&args)),
         Command::Top(args) => top::top(&args),
         Command::Run(args) => block_on(run::run(args)),

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 
 use anyhow::Context;
 use sled_core::device::{FinishReason, Prompt};
-use sled_device::{Generation, decode_locally};
+use sled_core::policy::Policy;
+use sled_device::{Drafts, Generation, Session, SessionOptions};
+use sled_wire::Bounds;
 
 use crate::Usage;
 use crate::args::{RunArgs, SamplingArgs};
@@ -58,24 +60,23 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
             Usage("without a server there must be a model to decode with; name one with --draft".to_owned()).into()
         );
     }
-    let decode = move || -> anyhow::Result<()> {
-        let model = device::load_draft_model(&args.device.draft)?;
-        let vocab = model.vocab();
-        let context = model.train_context();
-        let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
-        let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
-        let mut drafter = device::model_drafter(&model, room, args.device.threads.unwrap_or_else(device::cores))?;
-        let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(&args));
-        let generation = decode_locally(
-            &mut drafter,
-            to_prompt(tokens.clone(), &args.sampling),
-            vocab.size(),
-            vocab.eog_tokens(),
-            |token| go_on(screen.show(token, None)),
-        )?;
-        finish(&args, tokens, screen.finish(), &generation)
+    let model = device::load_draft_model(&args.device.draft)?;
+    let vocab = model.vocab();
+    let context = model.train_context();
+    let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
+    let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
+    let drafter = device::model_drafter(&model, room, args.device.threads.unwrap_or_else(device::cores))?;
+    let options = SessionOptions {
+        drafter: Some((Drafts::own(Box::new(drafter))?, args.device.policy)),
+        ..SessionOptions::new("alone", vocab.fingerprint(), vocab.eog_tokens())
     };
-    tokio::task::spawn_blocking(decode).await.context("the draft model stopped working; run the command again")?
+    let bounds = Bounds { vocabulary_size: vocab.size(), context: room, max_draft: Policy::MAX_LENGTH };
+    let mut session = Session::unconnected(bounds, None, options);
+    let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(&args));
+    let generation = session
+        .generate(to_prompt(tokens.clone(), &args.sampling), |emitted| go_on(screen.show(emitted.token, None)))
+        .await?;
+    finish(&args, tokens, screen.finish(), &generation)
 }
 
 /// The prompt as the core takes it.

@@ -92,7 +92,7 @@ fn summary(stats: &EngineStats) -> String {
 }
 
 /// Resolves at the first SIGINT or SIGTERM.
-async fn interrupted() {
+pub async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

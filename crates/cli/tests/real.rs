@@ -15,7 +15,7 @@ use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Grammar, Sampler, SamplingParams};
-use sled_device::{Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::drafter::{Drafter, ModelDrafter};
@@ -54,7 +54,7 @@ fn sampling(temperature: f32) -> SamplingParams {
 
 async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) -> Session {
     let options = SessionOptions {
-        drafter: drafter.map(|drafter| (drafter, Policy::default())),
+        drafter: drafter.map(|drafter| (Drafts::own(drafter).unwrap(), Policy::default())),
         resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
     };
@@ -283,7 +283,7 @@ async fn real_constrained_answers_are_valid_and_within_a_near_tie_of_the_target_
     let mut alone = engine(&target, 256);
     for (i, drafter) in drafters(&draft).into_iter().enumerate() {
         let options = SessionOptions {
-            drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: 4 })),
+            drafter: drafter.map(|drafter| (Drafts::own(drafter).unwrap(), Policy::Fixed { k: 4 })),
             grammars: Some(Arc::clone(&compiler)),
             ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
         };

@@ -7,7 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::error::brief;
-use crate::{Error, Link};
+use crate::{Counters, Error, Link};
 
 /// Messages that may wait for the network. More are dropped: a connection that takes so few is dead, which the device's
 /// timer finds out, and what was dropped is sent again.
@@ -17,6 +17,7 @@ const REQUEST_QUEUE: usize = 64;
 pub(crate) struct Connection {
     requests: mpsc::Sender<pb::DeviceMessage>,
     replies: Streaming<pb::ServerMessage>,
+    counters: Counters,
     pub(crate) bounds: Bounds,
 }
 
@@ -28,8 +29,8 @@ pub(crate) enum Incoming {
 }
 
 impl Connection {
-    /// Opens a session over `link`.
-    pub(crate) async fn open(link: &Link, open: Open) -> Result<Self, Error> {
+    /// Opens a session over `link`; what its messages weigh is added to `counters`.
+    pub(crate) async fn open(link: &Link, open: Open, counters: &Counters) -> Result<Self, Error> {
         let mut bounds = link.description().bounds;
         let (requests, outbox) = mpsc::channel(REQUEST_QUEUE);
         let closed = || Error::Broken("it was closed before the session was open".to_owned());
@@ -40,12 +41,16 @@ impl Connection {
             bounds.context = opened.context.min(bounds.context);
             bounds.max_draft = opened.max_draft.min(bounds.max_draft);
         }
-        Ok(Self { requests, replies, bounds })
+        Ok(Self { requests, replies, counters: counters.clone(), bounds })
     }
 
     pub(crate) fn send(&self, request: Request) {
+        let message = sled_wire::encode_request(request);
+        let bytes = sled_wire::wire_bytes(&message);
         // If the stream has ended, the reason is what comes in next.
-        let _full_or_closed = self.requests.try_send(sled_wire::encode_request(request));
+        if self.requests.try_send(message).is_ok() {
+            self.counters.bytes_sent.inc_by(bytes);
+        }
     }
 
     /// The next message from the server.
@@ -56,6 +61,7 @@ impl Connection {
         loop {
             match self.replies.message().await {
                 Ok(Some(message)) => {
+                    self.counters.bytes_received.inc_by(sled_wire::wire_bytes(&message));
                     if let FromServer::Reply(reply) = sled_wire::decode_server(message, &self.bounds)? {
                         return Ok(Incoming::Reply(reply));
                     }

@@ -54,6 +54,30 @@ pub enum Error {
         /// The fingerprint of what came.
         sent: String,
     },
+    /// The draft model speaks another vocabulary than the target.
+    #[error(
+        "the draft model's vocabulary {ours} is not the vocabulary {theirs} of {model}; use a draft model of the same family, or \
+         --draft ngram"
+    )]
+    OtherVocabulary {
+        /// The fingerprint of the draft model's.
+        ours: String,
+        /// The fingerprint of the target's.
+        theirs: String,
+        /// The target.
+        model: String,
+    },
+    /// The address for HTTP cannot be listened on.
+    #[error("cannot listen on {address}: {}; choose another --port or --host", reason(.source))]
+    Bind {
+        /// The address that was asked for.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The target cannot be served over HTTP.
+    #[error(transparent)]
+    Api(#[from] sled_api::Error),
     /// The drafter's thread is gone.
     #[error("the draft model stopped working; run the command again")]
     DrafterGone,
@@ -101,4 +125,11 @@ pub(crate) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "another program is using it".to_owned(),
+        _ => error.to_string(),
+    }
 }

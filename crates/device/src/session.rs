@@ -11,15 +11,16 @@ use sled_core::device::{
     Action, Ahead, Device, DeviceConfig, Emitted, Fallback, FinishReason, Notice, Prompt, Provenance, Resilience,
     Stats, Ticket,
 };
+use sled_core::message::Load;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
-use sled_model::drafter::Drafter;
+use sled_core::sequence::common_prefix;
 use sled_model::grammar::Compiler;
-use sled_wire::{Bounds, Open};
+use sled_wire::{Bounds, Description, Open};
 
 use crate::connection::{Connection, Incoming};
-use crate::drafting::{DraftThread, Drafting};
-use crate::{Error, Link};
+use crate::drafting::{Drafting, Drafts};
+use crate::{Counters, Error, Link};
 
 /// What a session is opened with.
 pub struct SessionOptions {
@@ -30,17 +31,20 @@ pub struct SessionOptions {
     /// The tokens that end a generation.
     pub end_of_generation: Vec<Token>,
     /// Who drafts, and how much at a time; `None` leaves the decoding to the server.
-    pub drafter: Option<(Box<dyn Drafter>, Policy)>,
+    pub drafter: Option<(Drafts, Policy)>,
     /// Compiles the grammars of prompts, for the drafter; without it, a prompt with a grammar must have it compiled.
     pub grammars: Option<Arc<Compiler>>,
     /// What is done while a verdict is under way.
     pub ahead: Ahead,
-    /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model.
+    /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model. A session that is not
+    /// opened over a link and has none decodes with its drafter alone.
     pub servers: Vec<String>,
     /// What is done when no server can be reached; `servers` in it is set to their number.
     pub resilience: Resilience,
-    /// Takes what the user is to know, one sentence at a time.
+    /// Takes what the user of [`Session::generate`] is to know, one sentence at a time.
     pub notify: Box<dyn FnMut(&str) + Send>,
+    /// Where it is counted what the session does.
+    pub counters: Counters,
 }
 
 impl SessionOptions {
@@ -57,8 +61,28 @@ impl SessionOptions {
             servers: Vec::new(),
             resilience: Resilience::default(),
             notify: Box::new(|_| {}),
+            counters: Counters::default(),
         }
     }
+
+    fn to_open(&self, model_fingerprint: Option<String>) -> Open {
+        Open {
+            device: self.name.clone(),
+            vocabulary_fingerprint: self.vocabulary_fingerprint.clone(),
+            model_fingerprint,
+        }
+    }
+}
+
+/// What a generation brings forth.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// The next token.
+    Token(Emitted),
+    /// Something that the user is to know, in one sentence.
+    Notice(String),
+    /// The answer is complete.
+    Done(FinishReason),
 }
 
 /// A finished generation.
@@ -81,7 +105,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send>
 /// An open session. The server frees it when this is dropped.
 pub struct Session {
     device: Device,
-    drafts: Option<DraftThread>,
+    drafts: Option<Drafts>,
     grammars: Option<Arc<Compiler>>,
     /// The draft that is being made; it may outlast the turn that asked for it.
     drafting: Option<(Ticket, Drafting)>,
@@ -93,6 +117,15 @@ pub struct Session {
     notify: Box<dyn FnMut(&str) + Send>,
     bounds: Bounds,
     began: Instant,
+    /// Of the turn.
+    sampler: Option<Arc<Sampler>>,
+    /// The name of the turn's request, if it has one, and when it came.
+    request: Option<(String, Instant)>,
+    /// How long the last verdict took.
+    round_trip: Option<Duration>,
+    /// Whether it has been connected before.
+    met: bool,
+    counters: Counters,
 }
 
 impl Session {
@@ -102,44 +135,59 @@ impl Session {
     /// If the server refuses (another vocabulary, another model) or the connection breaks, and no other server is better. That
     /// all are busy is no error: the session is opened when there is something to generate.
     pub async fn open(link: &Link, options: SessionOptions) -> Result<Self, Error> {
-        let open = Open {
-            device: options.name,
-            vocabulary_fingerprint: options.vocabulary_fingerprint,
-            model_fingerprint: Some(link.description().model_fingerprint.clone()),
-        };
-        let mut servers = options.servers;
-        if !servers.iter().any(|server| server == link.address()) {
-            servers.insert(0, link.address().to_owned());
+        let mut options = options;
+        if !options.servers.iter().any(|server| server == link.address()) {
+            options.servers.insert(0, link.address().to_owned());
         }
-        let connection = open_any(link, &servers, &open).await?;
-        let bounds = connection.as_ref().map_or(link.description().bounds, |(_, connection)| connection.bounds);
-        let (drafter, policy) = options.drafter.unzip();
-        let mut device = Device::new(DeviceConfig {
+        let Description { bounds, model_fingerprint, .. } = link.description().clone();
+        let open = options.to_open(Some(model_fingerprint.clone()));
+        let connection = open_any(link, &options.servers, &open, &options.counters).await?;
+        let bounds = connection.as_ref().map_or(bounds, |(_, connection)| connection.bounds);
+        let mut session = Self::unconnected(bounds, Some(model_fingerprint), options);
+        if let Some((server, connection)) = connection {
+            session.connected(server, connection);
+        }
+        Ok(session)
+    }
+
+    /// A session that connects to its servers when there is something to generate. Token ids are below, and texts not longer
+    /// than, what `bounds` say; `model_fingerprint` names the only model that it may be connected to.
+    #[must_use]
+    pub fn unconnected(bounds: Bounds, model_fingerprint: Option<String>, options: SessionOptions) -> Self {
+        let open = options.to_open(model_fingerprint);
+        let (drafts, policy) = options.drafter.unzip();
+        let device = Device::new(DeviceConfig {
             policy,
             ahead: options.ahead,
             context: bounds.context,
             max_draft: bounds.max_draft,
             end_of_generation: Arc::from(options.end_of_generation),
-            resilience: Resilience { servers: servers.len(), ..options.resilience },
+            resilience: Resilience { servers: options.servers.len(), ..options.resilience },
         });
-        let connection = connection.map(|(server, connection)| {
-            device.on_connected(Duration::ZERO, server);
-            connection
-        });
-        Ok(Self {
+        Self {
             device,
-            drafts: drafter.map(DraftThread::start).transpose()?,
+            drafts,
             grammars: options.grammars,
             drafting: None,
-            connection,
+            connection: None,
             connecting: None,
-            servers: servers.into(),
+            servers: options.servers.into(),
             open,
             fallback: options.resilience.fallback,
             notify: options.notify,
             bounds,
             began: Instant::now(),
-        })
+            sampler: None,
+            request: None,
+            round_trip: None,
+            met: false,
+            counters: options.counters,
+        }
+    }
+
+    /// No server answers, as somebody else found out: where the fallback is to show drafts, it does so at once.
+    pub fn presume_lost(&mut self) {
+        self.device.presume_lost();
     }
 
     /// The tokens that the session consists of: prompts and answers so far.
@@ -152,6 +200,42 @@ impl Session {
     #[must_use]
     pub fn context(&self) -> usize {
         self.bounds.context
+    }
+
+    /// How many of its tokens are the prompt of the last turn.
+    #[must_use]
+    pub fn prompt_len(&self) -> usize {
+        self.device.prompt_len()
+    }
+
+    /// How many of `tokens` the session knows from its last turn: they are in the caches, of its drafter and of the server.
+    #[must_use]
+    pub fn known(&self, tokens: &[Token]) -> usize {
+        common_prefix(self.tokens(), tokens)
+    }
+
+    /// Whether a server has it in hand.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// What the turn has taken so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.device.stats()
+    }
+
+    /// How long the server took for the last verdict on a block; `None` before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// How busy the server last said it is.
+    #[must_use]
+    pub fn load(&self) -> Option<Load> {
+        self.device.load()
     }
 
     /// Generates the answer to `prompt`, the whole text so far. `on_token` sees every token, and ends the generation by
@@ -171,59 +255,127 @@ impl Session {
         let began = Instant::now();
         let prompt_len = prompt.tokens.len();
         let mut provenance = Vec::new();
+        self.begin(prompt).await?;
+        loop {
+            match self.next().await? {
+                Progress::Token(emitted) => {
+                    provenance.push(emitted.provenance);
+                    let end = emitted.position + 1;
+                    if on_token(emitted).is_break() {
+                        self.device.stop_at(end);
+                    }
+                }
+                Progress::Notice(sentence) => (self.notify)(&sentence),
+                Progress::Done(reason) => {
+                    return Ok(Generation {
+                        tokens: self.tokens().get(prompt_len..).unwrap_or_default().to_vec(),
+                        provenance,
+                        reason,
+                        stats: self.device.stats(),
+                        elapsed: began.elapsed(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Begins the answer to `prompt`, the whole text so far, which [`Self::next`] brings forth.
+    ///
+    /// # Errors
+    /// If a sampling parameter is out of range, or a grammar cannot be compiled.
+    pub async fn begin(&mut self, prompt: Prompt) -> Result<(), Error> {
         let mut sampling = prompt.sampling.clone();
         if self.drafts.is_none() {
             // Nothing is chosen here, so that no grammar need be compiled.
             sampling.grammar = None;
         }
-        let sampler = Arc::new(sampler(sampling, self.bounds.vocabulary_size, self.grammars.clone()).await?);
-        let request = prompt.request_id.clone();
-        if let Some(request) = &request {
-            tracing::info!(request, prompt = prompt_len, max_tokens = prompt.max_tokens, "prompt");
+        let sampler = sampler(sampling, self.bounds.vocabulary_size, self.grammars.clone()).await?;
+        self.sampler = Some(Arc::new(sampler));
+        self.request = prompt.request_id.clone().map(|request| (request, Instant::now()));
+        if let Some((request, _)) = &self.request {
+            tracing::info!(request, prompt = prompt.tokens.len(), max_tokens = prompt.max_tokens, "prompt");
         }
         self.device.prompt(self.began.elapsed(), prompt);
+        Ok(())
+    }
+
+    /// What the answer that was begun brings forth next, until it is done. Nothing is lost if this is dropped while it waits.
+    ///
+    /// # Errors
+    /// If the server ends the session, the drafter fails, or no server is left and the fallback is to fail; the session is of
+    /// no use any more.
+    pub async fn next(&mut self) -> Result<Progress, Error> {
         loop {
             while let Some(action) = self.device.poll() {
-                match action {
-                    Action::Connect(server) => self.connecting = Some((server, self.connect(server))),
-                    Action::Disconnect => {
-                        self.connection = None;
-                        self.connecting = None;
-                    }
-                    Action::Send(request) => {
-                        if let Some(connection) = &self.connection {
-                            connection.send(request);
-                        }
-                    }
-                    Action::Draft(ticket) => {
-                        let drafts = self.drafts.as_ref().ok_or(Error::DrafterGone)?;
-                        self.drafting = Some((ticket, drafts.draft(self.device.context(), Arc::clone(&sampler))?));
-                    }
-                    Action::Emit(emitted) => {
-                        provenance.push(emitted.provenance);
-                        let end = emitted.position + 1;
-                        if on_token(emitted).is_break() {
-                            self.device.stop_at(end);
-                        }
-                    }
-                    Action::Notify(notice) => self.tell(&notice),
-                    Action::Finish(FinishReason::Failed(reason)) => return Err(Error::Refused(reason)),
-                    Action::Finish(reason) => {
-                        tell_trace(&self.device.stats(), provenance.len());
-                        if let Some(request) = &request {
-                            log_answer(request, provenance.len(), &self.device.stats(), began.elapsed());
-                        }
-                        return Ok(Generation {
-                            tokens: self.device.settled().get(prompt_len..).unwrap_or_default().to_vec(),
-                            provenance,
-                            reason,
-                            stats: self.device.stats(),
-                            elapsed: began.elapsed(),
-                        });
-                    }
+                if let Some(progress) = self.carry_out(action)? {
+                    return Ok(progress);
                 }
             }
             self.wait().await?;
+        }
+    }
+
+    /// Ends the answer where it is. What device and server are doing for it is stopped; what they know of the text stays.
+    ///
+    /// # Errors
+    /// If the session was of no use any more.
+    pub fn cancel(&mut self) -> Result<(), Error> {
+        self.device.stop_at(self.tokens().len());
+        if let Some((ticket, _unwanted)) = self.drafting.take() {
+            self.device.on_draft(self.began.elapsed(), ticket, None);
+        }
+        while let Some(action) = self.device.poll() {
+            self.carry_out(action)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the device decided; returns what the user sees of it.
+    fn carry_out(&mut self, action: Action) -> Result<Option<Progress>, Error> {
+        match action {
+            Action::Connect(server) => self.connecting = Some((server, self.connect(server))),
+            Action::Disconnect => {
+                self.connection = None;
+                self.connecting = None;
+            }
+            Action::Send(request) => {
+                if let Some(connection) = &self.connection {
+                    connection.send(request);
+                }
+            }
+            Action::Draft(ticket) => {
+                let (Some(drafts), Some(sampler)) = (&self.drafts, &self.sampler) else {
+                    return Err(Error::DrafterGone);
+                };
+                self.drafting = Some((ticket, drafts.draft(self.device.context(), Arc::clone(sampler))?));
+            }
+            Action::Emit(emitted) => return Ok(Some(Progress::Token(emitted))),
+            Action::Notify(notice) => return Ok(Some(Progress::Notice(self.sentence(&notice)))),
+            Action::Finish(reason) => {
+                self.counters.add_turn(&self.device.stats());
+                self.log_answer();
+                return match reason {
+                    FinishReason::Failed(reason) => Err(Error::Refused(reason)),
+                    reason => Ok(Some(Progress::Done(reason))),
+                };
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells the log, and the request's span, of an answer that has ended.
+    fn log_answer(&mut self) {
+        let Stats { rounds, draft_tokens, accepted_tokens, provisional_tokens, .. } = self.device.stats();
+        let tokens = self.tokens().len().saturating_sub(self.device.prompt_len());
+        let span = tracing::Span::current();
+        span.record("tokens", tokens).record("rounds", rounds);
+        span.record("drafts", draft_tokens).record("accepted", accepted_tokens);
+        tracing::debug!("request answered");
+        if let Some((request, began)) = self.request.take() {
+            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(
+                request, tokens, rounds, draft_tokens, accepted_tokens, provisional_tokens, ms, "answer complete"
+            );
         }
     }
 
@@ -254,13 +406,16 @@ impl Session {
             }
         };
         tokio::select! {
-            (ticket, draft) = drafting => {
-                self.drafting = None;
-                let draft = draft.map_err(|_gone| Error::DrafterGone)??;
-                self.device.on_draft(self.began.elapsed(), ticket, draft);
-            }
+            // What is there has come in time, also where its reader was slow to come for it.
+            biased;
             incoming = incoming => match incoming? {
-                Incoming::Reply(reply) => self.device.on_reply(self.began.elapsed(), reply),
+                Incoming::Reply(reply) => {
+                    self.device.on_reply(self.began.elapsed(), reply);
+                    if let Some(time) = self.device.take_round_trip() {
+                        self.round_trip = Some(time);
+                        self.counters.add_round_trip(time);
+                    }
+                }
                 Incoming::Ended(reason) => {
                     self.connection = None;
                     self.device.on_disconnected(self.began.elapsed(), reason);
@@ -270,16 +425,25 @@ impl Session {
                 self.connecting = None;
                 self.on_connection(server, connection);
             }
+            (ticket, draft) = drafting => {
+                self.drafting = None;
+                let draft = draft.map_err(|_gone| Error::DrafterGone)??;
+                let failure = self.sampler.as_ref().and_then(|sampler| sampler.failure());
+                if let Some(failure) = failure.filter(|_| self.servers.is_empty()) {
+                    return Err(Error::Refused(failure));
+                }
+                self.device.on_draft(self.began.elapsed(), ticket, draft);
+            }
             () = timer => self.device.on_timer(self.began.elapsed()),
         }
         Ok(())
     }
 
     fn connect(&self, server: usize) -> Connecting {
-        let (servers, open) = (Arc::clone(&self.servers), self.open.clone());
+        let (servers, open, counters) = (Arc::clone(&self.servers), self.open.clone(), self.counters.clone());
         Box::pin(async move {
             let address = servers.get(server).map(String::as_str).unwrap_or_default();
-            Connection::open(&Link::connect(address).await?, open).await
+            Connection::open(&Link::connect(address).await?, open, &counters).await
         })
     }
 
@@ -289,17 +453,22 @@ impl Session {
             Ok(connection) if connection.bounds.context < self.bounds.context => {
                 self.device.on_disconnected(now, "its sessions are shorter than this one may get".to_owned());
             }
-            Ok(connection) => {
-                self.connection = Some(connection);
-                self.device.on_connected(now, server);
-            }
+            Ok(connection) => self.connected(server, connection),
             Err(Error::Busy { reason, after }) => self.device.on_busy(now, reason, after),
             Err(error) => self.device.on_disconnected(now, error.in_brief()),
         }
     }
 
-    fn tell(&mut self, notice: &Notice) {
-        let message = match notice {
+    fn connected(&mut self, server: usize, connection: Connection) {
+        if std::mem::replace(&mut self.met, true) {
+            self.counters.reconnections.inc();
+        }
+        self.connection = Some(connection);
+        self.device.on_connected(self.began.elapsed(), server);
+    }
+
+    fn sentence(&self, notice: &Notice) -> String {
+        match notice {
             Notice::Lost(reason) => {
                 let then = match self.fallback {
                     Fallback::Release => "trying again; until then the answer goes on with unverified drafts",
@@ -312,17 +481,8 @@ impl Session {
                 let address = self.servers.get(*server).map(String::as_str).unwrap_or_default();
                 format!("the server at {address} answers; drafts are verified again")
             }
-        };
-        (self.notify)(&message);
+        }
     }
-}
-
-/// Says in the request's span what it took.
-fn tell_trace(stats: &Stats, tokens: usize) {
-    let span = tracing::Span::current();
-    span.record("tokens", tokens).record("rounds", stats.rounds);
-    span.record("drafts", stats.draft_tokens).record("accepted", stats.accepted_tokens);
-    tracing::debug!("request answered");
 }
 
 /// What the drafter chooses by.
@@ -338,17 +498,15 @@ async fn sampler(
     Ok(Sampler::new(params, vocab_size)?)
 }
 
-/// Tells the log of an answer whose request has a name.
-fn log_answer(request: &str, tokens: usize, stats: &Stats, took: Duration) {
-    let Stats { rounds, draft_tokens, accepted_tokens, provisional_tokens, .. } = *stats;
-    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(request, tokens, rounds, draft_tokens, accepted_tokens, provisional_tokens, ms, "answer complete");
-}
-
 /// Opens a session over `link`, or else on the first other server that takes it; `None` if all are busy. The error is that of
 /// `link`.
-async fn open_any(link: &Link, servers: &[String], open: &Open) -> Result<Option<(usize, Connection)>, Error> {
-    let refusal = match Connection::open(link, open.clone()).await {
+async fn open_any(
+    link: &Link,
+    servers: &[String],
+    open: &Open,
+    counters: &Counters,
+) -> Result<Option<(usize, Connection)>, Error> {
+    let refusal = match Connection::open(link, open.clone(), counters).await {
         Ok(connection) => {
             let server = servers.iter().position(|server| server == link.address());
             return Ok(Some((server.unwrap_or_default(), connection)));
@@ -357,7 +515,7 @@ async fn open_any(link: &Link, servers: &[String], open: &Open) -> Result<Option
     };
     for (server, address) in servers.iter().enumerate().filter(|(_, address)| *address != link.address()) {
         if let Ok(link) = Link::connect(address).await
-            && let Ok(connection) = Connection::open(&link, open.clone()).await
+            && let Ok(connection) = Connection::open(&link, open.clone(), counters).await
         {
             return Ok(Some((server, connection)));
         }

@@ -1,7 +1,7 @@
 //! The target's vocabulary, on a device that may have no file with it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sled_model::llama::Vocab;
 use sled_wire::pb;
@@ -15,11 +15,8 @@ use crate::{Error, Link};
 pub async fn obtain_vocabulary(link: &Link, folder: &Path) -> Result<Vocab, Error> {
     let announced = &link.description().vocabulary_fingerprint;
     let model = &link.description().model_fingerprint;
-    // The chat template may differ between models of one vocabulary, so that the file is kept by model.
-    let path = folder.join(format!("{model}.gguf"));
-    if let Ok(vocab) = Vocab::load(&path)
-        && vocab.fingerprint() == *announced
-    {
+    let path = path(folder, model);
+    if let Some(vocab) = kept_vocabulary(folder, model, announced) {
         return Ok(vocab);
     }
     let failed = |source: std::io::Error| Error::VocabularyFile { path: path.clone(), source };
@@ -46,4 +43,14 @@ pub async fn download_vocabulary(link: &Link, mut take: impl FnMut(&[u8]) -> Res
         take(&chunk.data)?;
     }
     Ok(())
+}
+
+/// The vocabulary of the target `model`, with this fingerprint, if it is in `folder`.
+pub(crate) fn kept_vocabulary(folder: &Path, model: &str, fingerprint: &str) -> Option<Vocab> {
+    Vocab::load(&path(folder, model)).ok().filter(|vocab| vocab.fingerprint() == fingerprint)
+}
+
+/// The chat template may differ between models of one vocabulary, so that the file is kept by model.
+fn path(folder: &Path, model: &str) -> PathBuf {
+    folder.join(format!("{model}.gguf"))
 }

@@ -12,12 +12,12 @@ use sled_core::Token;
 use sled_core::device::{Emitted, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Grammar, SamplingParams};
-use sled_device::{Error, Link, Session, SessionOptions};
+use sled_device::{Drafts, Error, Link, Session, SessionOptions};
 use support::{VOCABULARY, compiler, drafter, expected, serve};
 
 async fn open(address: SocketAddr, i: u32) -> Session {
     let options = SessionOptions {
-        drafter: drafter(i).map(|drafter| (drafter, Policy::Fixed { k: 4 })),
+        drafter: drafter(i).map(|drafter| (Drafts::own(drafter).unwrap(), Policy::Fixed { k: 4 })),
         grammars: (!i.is_multiple_of(4)).then(compiler),
         resilience: Resilience { fallback: Fallback::Error, fallback_after: 1, ..Resilience::default() },
         ..SessionOptions::new("test", VOCABULARY, &[0])

@@ -14,7 +14,7 @@ use sled_core::Token;
 use sled_core::device::{Emitted, Fallback, FinishReason, Provenance, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Sampler};
-use sled_device::{Error, Generation, Link, Session, SessionOptions};
+use sled_device::{Drafts, Error, Generation, Link, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_wire::pb;
 use support::{Proxy, Slow, VOCAB, VOCABULARY, config, drafter, expected, prompt, serve, serve_at, serve_slowly};
@@ -26,7 +26,7 @@ fn options(i: u32, servers: &[SocketAddr], fallback: Fallback) -> (SessionOption
     let told = Told::default();
     let notes = Arc::clone(&told);
     let options = SessionOptions {
-        drafter: drafter(i).map(|drafter| (drafter, Policy::Goodput)),
+        drafter: drafter(i).map(|drafter| (Drafts::own(drafter).unwrap(), Policy::Goodput)),
         servers: servers.iter().map(ToString::to_string).collect(),
         resilience: Resilience {
             timeout: Duration::from_millis(300),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_sim::rng::Rng;
 use support::{VOCABULARY, drafter, expected, prompt, serve_with};
 
@@ -35,7 +35,7 @@ async fn live(address: SocketAddr, seed: u64, until: Instant, done: Arc<Done>) {
     while Instant::now() < until {
         let kind = u32::try_from(rng.within(0..=3)).unwrap();
         let options = SessionOptions {
-            drafter: drafter(kind).map(|drafter| (drafter, Policy::Goodput)),
+            drafter: drafter(kind).map(|drafter| (Drafts::own(drafter).unwrap(), Policy::Goodput)),
             resilience: Resilience { fallback: Fallback::Wait, seed: rng.bits(), ..Resilience::default() },
             ..SessionOptions::new("soak", VOCABULARY, &[0])
         };

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_wire::{PROTOCOL, pb};
 use support::{CONTEXT, VOCAB, VOCABULARY, drafter, expected, prompt, serve};
 
 fn options(drafter: Option<Box<dyn Drafter>>) -> SessionOptions {
     SessionOptions {
-        drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: 4 })),
+        drafter: drafter.map(|drafter| (Drafts::own(drafter).unwrap(), Policy::Fixed { k: 4 })),
         resilience: Resilience { fallback: Fallback::Error, fallback_after: 1, ..Resilience::default() },
         ..SessionOptions::new("test", VOCABULARY, &[0])
     }

@@ -13,7 +13,7 @@ use sled_core::device::{FinishReason, Prompt};
 use sled_core::policy::Policy;
 use sled_core::server::Assist;
 use sled_core::text::TextStream;
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::synthetic::{SyntheticDrafter, SyntheticModel};
 use sled_server::{Http, Settings};
 use support::{
@@ -222,12 +222,12 @@ async fn drafts_of_devices_are_counted_by_position() {
         let drafter = SyntheticDrafter::new(&synthetic(1), 0.7, i.into());
         let fingerprint = server.backend.vocab().fingerprint();
         let options = SessionOptions {
-            drafter: Some((Box::new(drafter), Policy::Fixed { k: 4 })),
+            drafter: Some((Drafts::own(Box::new(drafter)).unwrap(), Policy::Fixed { k: 4 })),
             ..SessionOptions::new("a device", fingerprint, &[support::END])
         };
         let Job { prompt: tokens, max_tokens, sampling, .. } = job(i, 60);
         let mut session = Session::open(&link, options).await.unwrap();
-        let prompt = Prompt { tokens, max_tokens, sampling };
+        let prompt = Prompt { tokens, max_tokens, sampling, ..Prompt::default() };
         let generation = session.generate(prompt, |_| std::ops::ControlFlow::Continue(())).await.unwrap();
         assert_eq!(generation.tokens, expected(&job(i, 60)));
     }

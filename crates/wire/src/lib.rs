@@ -45,6 +45,12 @@ pub const PROTOCOL: u32 = 4;
 /// prompt of 128k tokens needs 384 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
+/// How many bytes `message` has on the wire, with gRPC's prefix, without HTTP/2's frames.
+pub fn wire_bytes(message: &impl prost::Message) -> u64 {
+    const PREFIX: u64 = 5;
+    message.encoded_len() as u64 + PREFIX
+}
+
 /// A client over `transport` that keeps to [`MAX_MESSAGE_BYTES`].
 pub fn client<T>(transport: T) -> SledClient<T>
 where

@@ -244,7 +244,7 @@ impl Maker {
                     parts.extend(self.read(text(&tokens)));
                 }
                 Step::Notice(_) => {}
-                Step::End(end) => break end,
+                Step::End(end) => break *end,
             }
         };
         parts.extend(self.read_to_the_end());

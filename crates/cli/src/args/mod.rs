@@ -1,5 +1,6 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+mod agent;
 mod bench;
 mod beyond;
 mod doctor;
@@ -11,6 +12,7 @@ mod sim;
 mod top;
 mod validate;
 
+pub use agent::AgentArgs;
 pub use bench::{
     Bench, BenchArgs, CapacityArgs, LoadArgs, Mode, OverheadArgs, PairArgs, PairBenchArgs, PolicyArgs, RecordArgs,
     RttArgs, ServeBenchArgs,
@@ -39,6 +41,7 @@ Examples:
   sled pull qwen2.5-coder-1.5b                     download a target model
   sled serve -m qwen2.5-coder-1.5b                 serve it to devices on port 7600
   sled run --draft qwen2.5-coder-0.5b 'Say hello'  draft here, verify there
+  sled device --draft qwen2.5-coder-0.5b           the same for every app here, as OpenAI's API on port 7700
   sled chat --server http://gpu-box:7600           chat, drafting without a model (n-grams)
 
 Every flag has an environment variable, SLED_ and its name in capitals: SLED_SERVER, SLED_MAX_TOKENS, ...";
@@ -77,6 +80,8 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve a target model to devices
     Serve(ServeArgs),
+    /// Answer the apps on this device over HTTP, as OpenAI's API does: draft here, verify on a server
+    Device(AgentArgs),
     /// Generate one answer
     Run(RunArgs),
     /// Chat; the session's caches are kept between turns

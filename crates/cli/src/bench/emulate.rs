@@ -9,7 +9,7 @@ use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
 use sled_core::step::{CacheOp, Row};
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_model::{Error, Limits, Model};
 use sled_server::{Identity, Server, Settings};
@@ -104,7 +104,10 @@ pub async fn run(replay: &Replay, emulation: Emulation, indices: &[usize]) -> an
     let serving = tokio::spawn(server.run(std::future::pending()));
     let drafter = PacedDrafter { drafter: replay.drafter(), time: draft_time };
     let options = SessionOptions {
-        drafter: policy.map(|policy| (Box::new(drafter) as Box<dyn Drafter>, policy)),
+        drafter: match policy {
+            Some(policy) => Some((Drafts::own(Box::new(drafter))?, policy)),
+            None => None,
+        },
         ahead,
         resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         ..SessionOptions::new("bench", FINGERPRINT, &[])

@@ -7,7 +7,7 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Generation, Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Generation, Link, Session, SessionOptions, obtain_vocabulary};
 use sled_model::drafter::Drafter;
 use sled_wire::Totals;
 
@@ -69,8 +69,9 @@ async fn answer(link: &Link, drafter: Option<Box<dyn Drafter>>, tokens: usize) -
     let vocab = obtain_vocabulary(link, &device::vocabulary_folder()?).await?;
     let context = link.description().bounds.context;
     let text = device::prompt_tokens(&vocab, PROMPT, vocab.chat_template().is_none(), context)?;
+    let drafts = drafter.map(Drafts::own).transpose()?;
     let options = SessionOptions {
-        drafter: drafter.map(|drafter| (drafter, Policy::Fixed { k: BLOCK as usize })),
+        drafter: drafts.map(|drafts| (drafts, Policy::Fixed { k: BLOCK as usize })),
         // Block after block: what is drafted ahead is neither accepted nor rejected.
         ahead: Ahead::Nothing,
         // A server on a crowded machine is slow, not lost; how long it is waited for is decided below.

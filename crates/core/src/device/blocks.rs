@@ -185,7 +185,7 @@ impl Device {
     }
 
     fn confidence(&self, position: Position) -> Option<f32> {
-        self.confidences.get(position.checked_sub(self.settled)?).copied()
+        self.drafted.get(position.checked_sub(self.settled)?).map(|draft| draft.confidence)
     }
 
     fn send_block(&mut self, len: usize) {

@@ -80,7 +80,7 @@ impl Device {
     }
 
     fn due(&self) -> Option<Duration> {
-        if self.finished {
+        if self.finished || self.is_alone() {
             return None;
         }
         match self.link.state {
@@ -137,6 +137,15 @@ impl Device {
         self.lose(Loss::Busy(reason));
     }
 
+    /// No server answers, as somebody else found out: the fallback does not wait for this device to find out too. It tries to
+    /// connect all the same.
+    pub fn presume_lost(&mut self) {
+        self.link.failures = self.link.failures.max(self.config.resilience.fallback_after);
+        if !std::mem::replace(&mut self.link.lost, true) {
+            self.actions.push_back(Action::Notify(Notice::Lost("it does not answer".to_owned())));
+        }
+    }
+
     /// Tells the server the text, of which it knows the first `shared` tokens if it knows any.
     pub(super) fn begin_turn(&mut self, shared: usize) {
         match self.link.state {
@@ -145,8 +154,14 @@ impl Device {
                 self.send_context(from);
             }
             State::Connecting { .. } => {}
+            State::Down { .. } if self.is_alone() => {}
             State::Down { .. } => self.connect(),
         }
+    }
+
+    /// Whether there is no server at all.
+    fn is_alone(&self) -> bool {
+        self.config.resilience.servers == 0
     }
 
     fn connect(&mut self) {
@@ -231,12 +246,19 @@ impl Device {
     /// Whether the device goes on alone.
     pub(super) fn is_releasing(&self) -> bool {
         let Resilience { fallback, fallback_after, .. } = self.config.resilience;
-        fallback == Fallback::Release && self.link.failures >= fallback_after && !self.link.is_up()
+        self.is_alone() || (fallback == Fallback::Release && self.link.failures >= fallback_after && !self.link.is_up())
     }
 
     /// Shows the drafts as they are, if the device goes on alone. They become text that the next server takes as given.
     pub(super) fn release(&mut self) {
-        if !self.is_releasing() || self.finished || self.sequence.len() == self.settled {
+        if !self.is_releasing() || self.finished {
+            return;
+        }
+        if self.sequence.len() == self.settled {
+            // Nobody else will add anything.
+            if self.exhausted && self.is_alone() {
+                self.finish(FinishReason::Length);
+            }
             return;
         }
         if std::mem::take(&mut self.link.told) {
@@ -244,7 +266,7 @@ impl Device {
             self.turn += 1;
         }
         while let Some(&token) = self.sequence.tokens().get(self.settled) {
-            self.confidences.pop_front();
+            self.stats.ahead_kept += u64::from(self.drafted.pop_front().is_some_and(|draft| draft.ahead));
             self.stats.provisional_tokens += 1;
             self.emit(token, Provenance::Provisional, None);
             if self.finished {

@@ -29,7 +29,7 @@ use timer::Clock;
 
 use crate::calibration::Calibration;
 use crate::goodput::Goodput;
-use crate::message::{ContextUpdate, Reply, Request, Turn};
+use crate::message::{ContextUpdate, Load, Reply, Request, Turn};
 use crate::policy::Policy;
 use crate::sampler::{Context, Draft, Logprobs, SamplingParams};
 use crate::sequence::{Digest, Sequence, common_prefix};
@@ -67,7 +67,7 @@ pub enum Ahead {
 /// What a device does when its server cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resilience {
-    /// How many servers there are to try, one after the other.
+    /// How many servers there are to try, one after the other. Without any the device decodes alone, from the first token on.
     pub servers: usize,
     /// The longest that a server is given to answer before it is asked again.
     pub timeout: Duration,
@@ -224,10 +224,23 @@ pub struct Stats {
     pub provisional_tokens: u64,
     /// Rows that the server spent on verdicts.
     pub server_rows: u64,
+    /// Draft tokens made while a verdict was under way that came to stand in the text.
+    pub ahead_kept: u64,
+    /// Those that did not.
+    pub ahead_discarded: u64,
     /// Times that a connection was lost.
     pub disconnections: u64,
     /// From the prompt to the first token.
     pub time_to_first_token: Option<Duration>,
+}
+
+/// A draft that is not settled.
+#[derive(Clone, Copy, Debug)]
+struct Drafted {
+    /// The drafter's confidence in it.
+    confidence: f32,
+    /// Whether it was made while a verdict was under way.
+    ahead: bool,
 }
 
 /// The device's side of a session.
@@ -240,8 +253,8 @@ pub struct Device {
     /// The settled tokens, committed or provisional, then the drafts.
     sequence: Sequence,
     settled: usize,
-    /// The drafter's confidence in each draft.
-    confidences: VecDeque<f32>,
+    /// What is known of each draft.
+    drafted: VecDeque<Drafted>,
     /// The generation ends when this many tokens are settled.
     limit: usize,
     turn: Turn,
@@ -265,6 +278,10 @@ pub struct Device {
     calibration: Calibration,
     goodput: Goodput,
     stats: Stats,
+    /// How long the last verdict took, until it is told.
+    round_trip: Option<Duration>,
+    /// How busy the server last said it is.
+    load: Option<Load>,
     actions: VecDeque<Action>,
 }
 
@@ -280,7 +297,7 @@ impl Device {
             request_id: None,
             sequence: Sequence::default(),
             settled: 0,
-            confidences: VecDeque::new(),
+            drafted: VecDeque::new(),
             limit: 0,
             turn: 0,
             clock: Clock::default(),
@@ -297,6 +314,8 @@ impl Device {
             calibration: Calibration::default(),
             goodput: Goodput::default(),
             stats: Stats::default(),
+            round_trip: None,
+            load: None,
             actions: VecDeque::new(),
         }
     }
@@ -348,10 +367,28 @@ impl Device {
         self.sequence.tokens().get(..self.settled).unwrap_or_default()
     }
 
+    /// How many of the settled tokens are the prompt of this turn.
+    #[must_use]
+    pub fn prompt_len(&self) -> usize {
+        self.sequence.prompt_len()
+    }
+
     /// What this turn has taken so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// How long the block took, from here to the server and back, whose verdict was taken since the last call; `None` if there
+    /// was none, or it was sent more than once.
+    pub fn take_round_trip(&mut self) -> Option<Duration> {
+        self.round_trip.take()
+    }
+
+    /// How busy the server said it is, as last heard.
+    #[must_use]
+    pub fn load(&self) -> Option<Load> {
+        self.load
     }
 
     /// Takes what the drafter proposed for `ticket`; `None` if it had nothing to propose.
@@ -368,7 +405,8 @@ impl Device {
             match draft {
                 Some(draft) => {
                     self.sequence.push(draft.token);
-                    self.confidences.push_back(draft.confidence);
+                    let ahead = !self.blocks.is_empty();
+                    self.drafted.push_back(Drafted { confidence: draft.confidence, ahead });
                 }
                 None => self.exhausted = true,
             }
@@ -458,9 +496,13 @@ impl Device {
 
     fn drop_drafts(&mut self) {
         self.sequence.truncate(self.settled);
-        self.confidences.clear();
+        self.discard_drafts();
         self.blocks.clear();
         self.exhausted = false;
+    }
+
+    fn discard_drafts(&mut self) {
+        self.stats.ahead_discarded += self.drafted.drain(..).filter(|draft| draft.ahead).count() as u64;
     }
 
     fn finish(&mut self, reason: FinishReason) {

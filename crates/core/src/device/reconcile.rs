@@ -62,6 +62,7 @@ impl Device {
     fn measure(&mut self, commit: &Commit, tokens: usize) {
         let now = self.clock.now();
         if commit.rows > 0 {
+            self.load = Some(commit.load);
             self.goodput.on_load(commit.load, commit.rows);
         }
         if let Some(last) = self.last_commit.replace(now) {
@@ -73,6 +74,7 @@ impl Device {
                 let asked = if block.is_lease { block.sent.max(last) } else { block.sent };
                 let time = now.saturating_sub(asked);
                 self.link.timeout.sample(time);
+                self.round_trip = Some(time).filter(|_| !block.is_lease);
                 if !block.is_lease && block.alone {
                     self.goodput.on_round_trip(time.saturating_sub(commit.load.queue + commit.load.step));
                 }
@@ -84,13 +86,15 @@ impl Device {
         let position = self.settled;
         let sent = self.blocks.iter().any(|block| (block.start..block.end).contains(&position));
         let agrees = self.sequence.tokens().get(position) == Some(&token);
-        if let Some(confidence) = self.confidences.pop_front() {
-            self.calibration.observe(confidence, agrees);
+        if let Some(draft) = self.drafted.pop_front() {
+            self.calibration.observe(draft.confidence, agrees);
+            self.stats.ahead_kept += u64::from(draft.ahead && agrees);
+            self.stats.ahead_discarded += u64::from(draft.ahead && !agrees);
         }
         if !agrees {
             self.sequence.truncate(position);
             self.sequence.push(token);
-            self.confidences.clear();
+            self.discard_drafts();
             self.exhausted = false;
             // What was drafted on a wrong token is void; its block is answered by this token.
             self.blocks.retain(|block| block.start <= position || block.is_lease);

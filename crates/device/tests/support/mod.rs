@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod vocabulary;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,14 +87,31 @@ pub async fn serve_at(address: SocketAddr, model: impl Model + 'static) -> Runni
     start(address, model, settings).await
 }
 
-async fn start(address: SocketAddr, model: impl Model + 'static, settings: Settings) -> Running {
-    let identity = Identity {
+fn identity() -> Identity {
+    Identity {
         model: "synthetic".to_owned(),
         model_fingerprint: "feedfeedfeedfeed".to_owned(),
         vocabulary_fingerprint: VOCABULARY.to_owned(),
         vocabulary: b"no file".as_slice().into(),
         end_of_generation: vec![0],
+    }
+}
+
+async fn start(address: SocketAddr, model: impl Model + 'static, settings: Settings) -> Running {
+    start_as(address, model, settings, identity()).await
+}
+
+/// A server that has a vocabulary to send.
+pub async fn serve_with_vocabulary(address: SocketAddr, model: impl Model + 'static) -> Running {
+    let identity = Identity {
+        vocabulary_fingerprint: vocabulary::vocab().fingerprint().to_owned(),
+        vocabulary: vocabulary::file().into(),
+        ..identity()
     };
+    start_as(address, model, Settings { sessions: 64, ..Settings::default() }, identity).await
+}
+
+async fn start_as(address: SocketAddr, model: impl Model + 'static, settings: Settings, identity: Identity) -> Running {
     let server = Server::bind(address, Box::new(model), settings, identity).await.unwrap().with_grammars(compiler());
     let address = server.address().unwrap();
     let (stop, stopped) = oneshot::channel();

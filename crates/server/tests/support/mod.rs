@@ -104,7 +104,6 @@ pub fn job(i: u32, max_tokens: usize) -> Job {
         max_tokens,
         sampling,
         logprobs: None,
-        grammar: None,
         mode: Mode::Server,
     }
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use super::meter::Meter;
 use sled_core::device::{Prompt, Stats};
 use sled_core::policy::Policy;
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::chat::Message;
 use sled_model::drafter::Drafter;
 use sled_model::llama::{LlamaModel, Vocab};
@@ -133,7 +133,7 @@ impl Bench {
     async fn open(&self, drafter: Box<dyn Drafter>, policy: Policy) -> anyhow::Result<Session> {
         let link = Link::connect(&self.meter.url()).await?;
         let options = SessionOptions {
-            drafter: Some((drafter, policy)),
+            drafter: Some((Drafts::own(drafter)?, policy)),
             ..SessionOptions::new("bench", self.vocab.fingerprint(), self.vocab.eog_tokens())
         };
         Ok(Session::open(&link, options).await?)

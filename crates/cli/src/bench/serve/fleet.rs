@@ -8,7 +8,7 @@ use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::Error;
 use sled_model::drafter::Drafter;
 use sled_sim::figures::{Answer, Log};
@@ -44,7 +44,10 @@ pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Resu
     let link = Link::connect(&fleet.url).await?;
     let fingerprint = link.description().vocabulary_fingerprint.clone();
     let options = SessionOptions {
-        drafter: fleet.policy.map(|policy| (Box::new(drafter) as Box<dyn Drafter>, policy)),
+        drafter: match fleet.policy {
+            Some(policy) => Some((Drafts::own(Box::new(drafter))?, policy)),
+            None => None,
+        },
         resilience: Resilience {
             fallback: Fallback::Wait,
             // A server on few cores may take long to read many prompts at once.

@@ -1,0 +1,196 @@
+//! `sled device` beside `sled serve`, real processes with real models, asked over HTTP. The files come from `make test`, which
+//! names them in SLED_TEST_*.
+
+#![allow(unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{Server, file, smollm2_f32};
+
+/// A `sled device` process, with a folder for caches of its own.
+struct Device {
+    process: Child,
+    address: String,
+    /// What it said of itself.
+    line: String,
+}
+
+impl Device {
+    fn start(server: &str, cache: &Path, flags: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_sled"))
+            .args(["device", "--port", "0", "-t", "1", "--timeout", "2", "--fallback-after", "2", "--server", server])
+            .args(flags)
+            .env("XDG_CACHE_HOME", cache)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on http://").and_then(|rest| rest.split(';').next());
+        let address = address.unwrap_or_else(|| panic!("it does not say where it listens: {line:?}")).to_owned();
+        Self { process, address, line }
+    }
+
+    /// The status and the body of what it answers.
+    fn ask(&self, path: &str, body: Option<&Value>) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+        (status, if chunked { joined(body) } else { body.to_owned() })
+    }
+
+    fn terminate(&mut self) -> Option<i32> {
+        assert!(Command::new("kill").arg(self.process.id().to_string()).status().unwrap().success());
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// A body that came in chunks.
+fn joined(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((len, rest)) = body.split_once("\r\n") {
+        let len = usize::from_str_radix(len, 16).unwrap();
+        whole.push_str(&rest[..len]);
+        body = &rest[len + 2..];
+    }
+    whole
+}
+
+fn question(text: &str, more: Value) -> Value {
+    let mut body = json!({ "messages": [{ "role": "user", "content": text }], "max_tokens": 24, "temperature": 0 });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+const QUESTION: &str = "What is the capital of France, and what is it known for?";
+
+#[test]
+fn real_device_answers_apps_as_its_server_would() {
+    let target = smollm2_f32();
+    let server = Server::start(&target, &["-c", "2048", "-np", "4"]);
+    let cache = tempfile::tempdir().unwrap();
+    let draft = file("SLED_TEST_SMOLLM2");
+    let mut device = Device::start(&server.url, cache.path(), &["--draft", draft.to_str().unwrap()]);
+    assert!(device.line.contains("verified by") && device.line.contains(&server.url), "{}", device.line);
+
+    // A thin client of the same server says the same.
+    let (status, plain) =
+        device.ask("/v1/chat/completions", Some(&question(QUESTION, json!({ "sled": { "mode": "server" } }))));
+    let plain: Value = serde_json::from_str(&plain).unwrap();
+    assert_eq!(status, 200, "{plain}");
+    let expected = plain["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert!(!expected.is_empty());
+
+    let (status, stream) = device.ask("/v1/chat/completions", Some(&question(QUESTION, json!({ "stream": true }))));
+    assert_eq!(status, 200, "{stream}");
+    let mut events: Vec<&str> = stream.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(events.pop(), Some("[DONE]"));
+    let chunks: Vec<Value> = events.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    let text: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text, expected);
+    let extension = chunks.iter().rev().find_map(|chunk| chunk["sled"].as_object()).unwrap();
+    assert_eq!(extension["provisional_tokens"], 0);
+    assert!(extension["draft_tokens"].as_u64() > Some(0), "{extension:?}");
+
+    // The next turn of the chat goes on where the session is.
+    let turns = json!([
+        { "role": "user", "content": QUESTION },
+        { "role": "assistant", "content": text },
+        { "role": "user", "content": "And of Italy?" }
+    ]);
+    let (_, next) = device.ask("/v1/chat/completions", Some(&question("", json!({ "messages": turns }))));
+    let next: Value = serde_json::from_str(&next).unwrap();
+    assert!(next["sled"]["cached_prompt_tokens"].as_u64() > Some(20), "{next}");
+
+    let (status, metrics) = device.ask("/metrics", None);
+    assert_eq!(status, 200);
+    for name in ["sled:draft_ahead_tokens_kept_total", "sled:round_trip_seconds_count", "sled:round_bytes_total"] {
+        assert!(metrics.contains(name), "{name} is not in {metrics}");
+    }
+    assert_eq!(device.terminate(), Some(0));
+}
+
+#[test]
+fn real_device_without_a_server_says_so_and_is_connected_when_one_comes() {
+    let target = smollm2_f32();
+    let draft = file("SLED_TEST_SMOLLM2");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let cache = tempfile::tempdir().unwrap();
+    let device = Device::start(&url, cache.path(), &["--draft", draft.to_str().unwrap()]);
+    assert!(device.line.contains("no server answers yet"), "{}", device.line);
+    let ask = || {
+        let (status, answer) = device.ask("/v1/chat/completions", Some(&question(QUESTION, json!({}))));
+        assert_eq!(status, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        (answer["usage"]["completion_tokens"].as_u64(), answer["sled"]["provisional_tokens"].as_u64())
+    };
+    let (tokens, provisional) = ask();
+    assert_eq!(tokens, provisional);
+    let _server = Server::start_at(port, &target, &["-c", "2048", "-np", "4"]);
+    let began = Instant::now();
+    while ask().1 != Some(0) {
+        assert!(began.elapsed() < Duration::from_secs(60), "it is never connected");
+    }
+}
+
+#[test]
+fn real_device_without_a_vocabulary_waits_for_its_server_and_knows_it_the_next_time() {
+    let target = file("SLED_TEST_SMOLLM2");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let cache = tempfile::tempdir().unwrap();
+    let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["device", "--draft", "ngram", "--server", &url, "--port", &http.port().to_string()])
+        .env("XDG_CACHE_HOME", cache.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    stderr.read_line(&mut told).unwrap();
+    assert!(told.contains("cannot reach the server") && told.contains("trying again"), "{told}");
+    let mut stream = TcpStream::connect(http).unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut health = String::new();
+    stream.read_to_string(&mut health).unwrap();
+    assert!(health.starts_with("HTTP/1.1 503"), "{health}");
+    let server = Server::start_at(port, &target, &["-c", "1024", "-np", "2"]);
+    let mut line = String::new();
+    BufReader::new(waiting.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("verified by"), "{line}");
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    drop(server);
+    let device = Device::start(&url, cache.path(), &["--draft", "ngram"]);
+    assert_eq!(device.ask("/health", None).0, 200);
+}

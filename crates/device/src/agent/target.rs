@@ -1,0 +1,134 @@
+//! What a device serves: what a server says of itself, or was last known to be; without either, the draft model makes do.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sled_core::policy::Policy;
+use sled_model::llama::Vocab;
+use sled_wire::{Bounds, Description};
+
+use crate::vocabulary::kept_vocabulary;
+use crate::{Error, Link, obtain_vocabulary};
+
+/// What is remembered of servers, in the folder of their vocabularies.
+const SERVERS: &str = "servers.json";
+
+/// What a device serves.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The name that requests call it by.
+    pub name: String,
+    /// The vocabulary, with the chat template.
+    pub vocab: Vocab,
+    /// What sessions are bound to.
+    pub bounds: Bounds,
+    /// Identifies the target model; `None` if nothing is known of it.
+    pub model_fingerprint: Option<String>,
+    /// A server that has it; `None` if none answers.
+    pub link: Option<Link>,
+}
+
+/// What is remembered of a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Remembered {
+    model: String,
+    model_fingerprint: String,
+    vocabulary_fingerprint: String,
+    vocabulary_size: usize,
+    context: usize,
+    max_draft: usize,
+}
+
+impl Target {
+    /// What the first of `servers` that answers serves. It is remembered in `folder`, with its vocabulary.
+    ///
+    /// # Errors
+    /// If none answers, or its vocabulary cannot be had.
+    pub async fn from_server(servers: &[String], folder: &Path) -> Result<Self, Error> {
+        let link = Link::connect_any(servers).await?;
+        let vocab = obtain_vocabulary(&link, folder).await?;
+        let description = link.description().clone();
+        if let Err(error) = remember(folder, link.address(), &description) {
+            // It is only missed when the device starts and the server does not answer.
+            tracing::warn!(%error, "what the server serves cannot be kept in {}", folder.display());
+        }
+        let Description { model, model_fingerprint, bounds, .. } = description;
+        Ok(Self {
+            name: short_name(&model),
+            vocab,
+            bounds,
+            model_fingerprint: Some(model_fingerprint),
+            link: Some(link),
+        })
+    }
+
+    /// Checks that token ids mean the same to it and to a drafter with the vocabulary `vocab`.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check_vocabulary(self, vocab: &Vocab) -> Result<Self, Error> {
+        let (ours, theirs) = (vocab.fingerprint(), self.vocab.fingerprint());
+        if ours == theirs {
+            return Ok(self);
+        }
+        Err(Error::OtherVocabulary { ours: ours.to_owned(), theirs: theirs.to_owned(), model: self.name })
+    }
+
+    /// What one of `servers`, none of which answers, served when it last did; `None` if that is not in `folder`.
+    #[must_use]
+    pub fn remembered(servers: &[String], folder: &Path) -> Option<Self> {
+        let known = remembered(folder);
+        servers.iter().filter_map(|server| known.get(server)).find_map(|server| {
+            let vocab = kept_vocabulary(folder, &server.model_fingerprint, &server.vocabulary_fingerprint)?;
+            Some(Self {
+                name: short_name(&server.model),
+                vocab,
+                bounds: Bounds {
+                    vocabulary_size: server.vocabulary_size,
+                    context: server.context,
+                    max_draft: server.max_draft,
+                },
+                model_fingerprint: Some(server.model_fingerprint.clone()),
+                link: None,
+            })
+        })
+    }
+
+    /// What a draft model called `name` can serve alone, in texts of at most `context` tokens, until a server is met whose model
+    /// has the same vocabulary.
+    #[must_use]
+    pub fn from_drafter(name: &str, vocab: Vocab, context: usize) -> Self {
+        let bounds = Bounds { vocabulary_size: vocab.size(), context, max_draft: Policy::MAX_LENGTH };
+        Self { name: short_name(name), vocab, bounds, model_fingerprint: None, link: None }
+    }
+}
+
+/// The name of a model as requests are to give it: without its size, in lower case, without spaces.
+fn short_name(model: &str) -> String {
+    let name = model.split(" (").next().unwrap_or(model);
+    name.split_whitespace().collect::<Vec<_>>().join("-").to_lowercase()
+}
+
+fn remembered(folder: &Path) -> BTreeMap<String, Remembered> {
+    let text = std::fs::read_to_string(folder.join(SERVERS)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn remember(folder: &Path, address: &str, description: &Description) -> std::io::Result<()> {
+    let mut servers = remembered(folder);
+    let server = Remembered {
+        model: description.model.clone(),
+        model_fingerprint: description.model_fingerprint.clone(),
+        vocabulary_fingerprint: description.vocabulary_fingerprint.clone(),
+        vocabulary_size: description.bounds.vocabulary_size,
+        context: description.bounds.context,
+        max_draft: description.bounds.max_draft,
+    };
+    servers.insert(address.to_owned(), server);
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(serde_json::to_string_pretty(&servers)?.as_bytes())?;
+    file.persist(folder.join(SERVERS))?;
+    Ok(())
+}
