@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::ServerConfig;
 use super::forecast::Forecast;
+use super::rate::Pace;
 use crate::Token;
 use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
 use crate::policy::Policy;
@@ -113,6 +114,7 @@ pub(super) struct Session {
     /// Passes in a row that failed with it.
     pub(super) failures: u32,
     pub(super) forecast: Forecast,
+    pub(super) pace: Pace,
     pub(super) tally: Tally,
 }
 
@@ -135,6 +137,7 @@ impl Session {
             senior: now,
             failures: 0,
             forecast: Forecast::default(),
+            pace: Pace::new(now),
             tally: Tally::default(),
         }
     }
@@ -236,6 +239,7 @@ impl Session {
         self.until = 0;
         self.limit = update.limit.min(config.context);
         self.begun = now;
+        self.pace.rest(now);
         self.senior = now;
         self.forecast.forget();
         self.failures = 0;
