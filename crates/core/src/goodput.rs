@@ -343,6 +343,35 @@ mod tests {
     }
 
     #[test]
+    fn a_device_obeys_the_price_that_verdicts_tell() {
+        let mut goodput = measured(80 * MS, 30 * MS, MS / 5, 1);
+        assert!(goodput.pays(0.5) && goodput.pays_to_draft(0.9));
+        let load = Load { queue: Duration::ZERO, step: 30 * MS, row: MS / 5, sharing: 1, price: 800 };
+        (0..40).for_each(|_| goodput.on_load(load, 1));
+        assert!(goodput.pays(0.9) && !goodput.pays(0.7) && !goodput.pays_to_draft(0.9));
+    }
+
+    #[test]
+    fn on_a_shared_server_drafting_is_compared_with_the_steps_of_its_own_time() {
+        // Steps took 100 ms while the server decoded, and take 300 since: drafting brings three tokens in one and a half.
+        let is_faster = |sharing| {
+            let load = |step| Load { queue: Duration::ZERO, step, row: MS, sharing, price: 0 };
+            let mut goodput = Goodput::default();
+            for _ in 0..40 {
+                goodput.on_load(load(100 * MS), 1);
+                goodput.on_commit(1, 100 * MS, true);
+            }
+            for _ in 0..40 {
+                goodput.on_load(load(300 * MS), 1);
+                goodput.on_commit(3, 450 * MS, false);
+            }
+            goodput.is_drafting_faster()
+        };
+        assert!(is_faster(4), "twice as fast as a token a step");
+        assert!(!is_faster(1), "slower than plain decoding was");
+    }
+
+    #[test]
     fn lengths_change_by_two_at_most() {
         let mut goodput = Goodput::default();
         let mut last = goodput.longest();

@@ -305,6 +305,31 @@ fn without_a_draft_a_session_is_assisted_as_far_as_its_goal_needs() {
 }
 
 #[test]
+fn with_a_goal_others_drafts_do_not_take_it_from_who_has_none() {
+    // Half of the devices draft well, half decode plainly: the least that one of them has a second, and all of them.
+    let slowest = |rate_goal, drafts: usize| {
+        let mut bench = Bench::new(ServerConfig { rate_goal, ..config() }, 100 * MS, 10 * MS);
+        let thin: Vec<_> = (0..8).map(|i| bench.open_thin(&[1 + i % 7, 2])).collect();
+        let drafting: Vec<_> = (0..8).map(|i| bench.open(&[1 + i % 7, 3])).collect();
+        while bench.now < Duration::from_secs(200) {
+            drafting.iter().for_each(|&id| bench.draft(id, &vec![RIGHT; drafts], 4_000));
+            bench.step();
+        }
+        let rate = |id: &SessionId| bench.tokens(*id) as f64 / bench.now.as_secs_f64();
+        (thin.iter().map(rate).fold(f64::MAX, f64::min), thin.iter().chain(&drafting).map(rate).sum::<f64>())
+    };
+    let (plain, _) = slowest(None, 0);
+    let (as_fast_as_possible, most) = slowest(None, 4);
+    let (with_goal, all) = slowest(Some(4.5), 4);
+    assert!((3.7..4.0).contains(&plain), "260 ms a pass: {plain}");
+    assert!(as_fast_as_possible < 0.93 * plain, "drafts make passes longer: {as_fast_as_possible}");
+    assert!(with_goal > 0.96 * plain, "{with_goal}");
+    // A goal that all have costs nothing.
+    assert!(all < most);
+    assert!((slowest(Some(1.0), 4).1 / most - 1.0).abs() < 0.02);
+}
+
+#[test]
 fn where_rows_are_dear_drafts_that_fail_are_no_longer_verified() {
     // A step is nothing but rows: a wrong draft costs a token.
     let mut bench = Bench::new(config(), Duration::ZERO, 10 * MS);

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+pub use serve::ABOVE;
 
 use crate::args::{Bench, BenchArgs};
 

@@ -6,6 +6,7 @@ use sled_sim::scenario::{self, Scenario};
 use super::series::{CENTRAL, RTT};
 use super::setting::{BIG, JETSON, LAPTOP, PI, server_side, thin};
 use crate::args::BeyondArgs;
+use crate::bench::ABOVE;
 use crate::sim::{threads, with_bar};
 
 /// Tokens a second that each device is to get.
@@ -16,9 +17,6 @@ const SHARE: f64 = 0.95;
 
 /// A device is measured over about so many tokens.
 const TOKENS: f64 = 2000.0;
-
-/// A server that is told a goal is told one so much higher: what is measured includes the time to the first token.
-pub const ABOVE: f64 = 1.2;
 
 /// The draft lengths that a server may choose for itself; the best of them counts.
 const LENGTHS: [usize; 3] = [1, 2, 4];

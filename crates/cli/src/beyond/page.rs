@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use super::Findings;
-use super::capacity::{ABOVE, Capacities};
+use super::capacity::Capacities;
 use super::map::{DEVICES, DRAFTS, Map, STEPS, TRIPS};
 use super::series::{CENTRAL, NAMES, ORACLE, RTT, Series};
 use super::setting::{BIG, BIG_DRAFTER, JETSON, LAPTOP, OFFLOADED, Outcome, PI};
+use crate::bench::ABOVE;
 
 /// Differences below this are noise: the widths of the confidence intervals.
 const NOISE: f64 = 0.02;

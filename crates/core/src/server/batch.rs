@@ -39,8 +39,8 @@ pub struct Step {
     planned: Duration,
     /// How many sessions have rows in it.
     sharing: u32,
-    /// Tokens committed so far by completing it, and prompt tokens read: what is worth something of it.
-    worth: usize,
+    /// What the tokens that completing it has committed so far, and the prompt tokens read, are worth.
+    worth: f64,
     /// Whether its duration is known to the cost model.
     observed: bool,
 }
@@ -132,7 +132,7 @@ impl Server {
             parts: Vec::new(),
             planned: now,
             sharing: 0,
-            worth: 0,
+            worth: 0.0,
             observed: false,
         };
         // Where others share the pass, rows are dear: then a block waits for the verdict on the one before.
@@ -152,7 +152,7 @@ impl Server {
         seated.into_iter().for_each(|id| self.seat(id));
         let reserved = if batch.reading.is_empty() { 0 } else { batch.prefill.min(self.config.rows.div_ceil(4)) };
         let room = self.config.rows - reserved;
-        let shares = self.shares(&batch, room);
+        let shares = self.shares(now, &batch, room);
         let longest = shares.iter().map(|&(_, drafts)| drafts).max().unwrap_or(0);
         for (id, drafts) in shares {
             let padding = if batch.padded { longest - drafts } else { 0 };
@@ -171,7 +171,7 @@ impl Server {
             let all = if asked { unread } else { unread - 1 }.min(room);
             let reads_all = all == unread && unread <= prefill + 1;
             let context = if reads_all { unread } else { all.min(prefill) };
-            let drafts = if context == unread { self.worthwhile_drafts(id, room - context) } else { 0 };
+            let drafts = if context == unread { self.worthwhile_drafts(now, id, room - context) } else { 0 };
             if context > 0 && self.add(&mut step, id, context, drafts, 0) {
                 prefill -= context - usize::from(reads_all);
             }
@@ -185,14 +185,14 @@ impl Server {
         Some(step)
     }
 
-    /// How many drafts of each session are verified. Everybody has a row before anybody has two; then the likeliest drafts come
-    /// first, wherever they are from, as far as they are worth their price.
-    fn shares(&self, batch: &Batch, room: usize) -> Vec<(SessionId, usize)> {
+    /// How many drafts of each session are verified. Everybody has a row before anybody has two; then the drafts that are
+    /// worth most come first, wherever they are from, as far as they are worth their price.
+    fn shares(&self, now: Duration, batch: &Batch, room: usize) -> Vec<(SessionId, usize)> {
         let served = &batch.decoding[..batch.decoding.len().min(room)];
         let mut room = room - served.len();
         let mut shares: Vec<(SessionId, usize)> = Vec::with_capacity(served.len());
         for &id in served {
-            let most = if batch.padded { self.drafts_of(id) } else { self.worthwhile_drafts(id, room) };
+            let most = if batch.padded { self.drafts_of(id) } else { self.worthwhile_drafts(now, id, room) };
             shares.push((id, most));
         }
         let wanted: usize = shares.iter().map(|&(_, drafts)| drafts).sum();
@@ -201,10 +201,12 @@ impl Server {
             let each = room / served.len().max(1);
             shares.iter_mut().for_each(|(_, drafts)| *drafts = (*drafts).min(each));
         } else if wanted > room {
-            let survival = |id: &SessionId, len| self.sessions.get(id).map_or(0.0, |s| s.forecast.survival(len));
+            let value = |id: &SessionId, len| {
+                self.sessions.get(id).map_or(0.0, |s| self.worth(now, s) * s.forecast.survival(len))
+            };
             let mut candidates: Vec<(f64, usize)> = Vec::with_capacity(wanted);
             for (at, (id, drafts)) in shares.iter().enumerate() {
-                candidates.extend((1..=*drafts).map(|len| (survival(id, len), at)));
+                candidates.extend((1..=*drafts).map(|len| (value(id, len), at)));
             }
             candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
             shares.iter_mut().for_each(|(_, drafts)| *drafts = 0);
@@ -228,9 +230,10 @@ impl Server {
     }
 
     /// How many of them are likely enough to be worth their rows, up to `room`.
-    fn worthwhile_drafts(&self, id: SessionId, room: usize) -> usize {
-        let (there, price) = (self.drafts_of(id).min(room), self.row_price());
+    fn worthwhile_drafts(&self, now: Duration, id: SessionId, room: usize) -> usize {
+        let there = self.drafts_of(id).min(room);
         let Some(session) = self.sessions.get(&id) else { return 0 };
+        let price = self.price(now, session);
         (1..=there).take_while(|&len| session.forecast.survival(len) >= price).count()
     }
 
@@ -312,10 +315,13 @@ impl Server {
             self.cost.observe(step.rows.len(), duration);
         }
         let row = Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default();
-        let price = (1e3 * self.row_price()) as u32;
         let mut replies = Vec::new();
         while let Some(part) = step.parts.last_mut() {
             let (rows, sequence) = (part.rows.len(), part.sequence);
+            let (worth, price) = self
+                .sessions
+                .get(&part.session)
+                .map_or((1.0, 1.0), |session| (self.worth(now, session), self.price(now, session)));
             let Some(session) = self.sessions.get_mut(&part.session) else {
                 self.memory.grow(sequence, rows);
                 self.memory.forget_rows(sequence);
@@ -326,7 +332,7 @@ impl Server {
                 match &mut part.verify {
                     None => {
                         session.cached.valid += rows;
-                        step.worth += rows;
+                        step.worth += worth * rows as f64;
                     }
                     Some(verify) => {
                         let first = verify.first;
@@ -335,6 +341,9 @@ impl Server {
                             session.accept(&self.config.end_of_generation, &verify.drafts, |i| logits(first + i))?;
                         let committed = session.sequence.len() - before;
                         session.cached.valid += first - part.rows.start + 1 + accepted;
+                        if let Some(goal) = self.config.rate_goal {
+                            session.pace.observe(goal, now, committed);
+                        }
                         session.tally.committed += committed as u64;
                         session.tally.drafted += verify.drafts.len() as u64;
                         session.tally.accepted += accepted as u64;
@@ -343,7 +352,7 @@ impl Server {
                         // The target's own token tells of the first draft that was cut off, too.
                         let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());
                         session.forecast.on_verdict(verify.drafts.len() + usize::from(cut_off.is_some()), right);
-                        step.worth += committed + first - part.rows.start;
+                        step.worth += worth * (committed + first - part.rows.start) as f64;
                         let commit = Commit {
                             turn: session.turn,
                             from: verify.from,
@@ -353,7 +362,13 @@ impl Server {
                             rows: u32::try_from(part.rows.end - first).unwrap_or(u32::MAX),
                             unasked: verify.pending.is_none(),
                             logprobs: session.logprobs_of(verify.from..session.sequence.len()),
-                            load: Load { queue: verify.waited, step: duration, row, sharing: step.sharing, price },
+                            load: Load {
+                                queue: verify.waited,
+                                step: duration,
+                                row,
+                                sharing: step.sharing,
+                                price: (1e3 * price) as u32,
+                            },
                         };
                         let reply = match session.sampler.as_ref().and_then(Sampler::failure) {
                             None => Reply::Commit(commit),

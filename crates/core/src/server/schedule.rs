@@ -4,6 +4,8 @@
 //! `t` seconds, so that a row, which makes a pass `b` seconds longer, has the price `rate * b`; a draft is verified if it is
 //! likelier than that to be accepted, and a pass waits for a draft that is due in `t` seconds if that brings more than
 //! `rate * t` tokens (Dinkelbach, *On nonlinear fractional programming*, 1967: the best rate is where the differences are zero).
+//! With a rate goal, tokens of sessions that are below it are worth more than others ([`super::rate::Pace`]): then the rate is that of
+//! their worth.
 
 use std::time::Duration;
 
@@ -89,6 +91,17 @@ impl Server {
         }
     }
 
+    /// What a token of this session is worth beside one of a session that has its rate goal; 1 if there is no goal.
+    pub(super) fn worth(&self, now: Duration, session: &Session) -> f64 {
+        let is_waiting = session.is_generating();
+        self.config.rate_goal.map_or(1.0, |goal| session.pace.worth(goal, is_waiting.then_some(now)))
+    }
+
+    /// What one more row of this session costs, in tokens of it.
+    pub(super) fn price(&self, now: Duration, session: &Session) -> f64 {
+        (self.rate.get() * self.cost.row() / self.worth(now, session)).min(1.0)
+    }
+
     fn schedule_static(&self, now: Duration, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
         if !queue.reading.is_empty() {
             return Launch::Now(Batch { reading: ids(&queue.reading), prefill: self.config.rows, ..Batch::default() });
@@ -104,8 +117,7 @@ impl Server {
     }
 
     fn schedule_continuous(&self, now: Duration, queue: Queue) -> Launch {
-        let assisted: Vec<_> =
-            queue.drafting.iter().copied().filter(|&(deadline, _)| self.assists(now, deadline)).collect();
+        let assisted: Vec<_> = queue.drafting.iter().copied().filter(|&queued| self.assists(now, queued)).collect();
         if queue.asking.is_empty() && queue.reading.is_empty() && assisted.is_empty() {
             // A session that is ahead of its goal may fall behind it before its draft comes.
             let next = queue.drafting.first().filter(|_| self.config.assist == Assist::Auto);
@@ -128,12 +140,13 @@ impl Server {
         Launch::Now(Batch { decoding, reading: ids(&queue.reading), prefill, padded: false })
     }
 
-    /// Whether a session with this deadline is given a row that it has not asked for.
-    fn assists(&self, now: Duration, deadline: Duration) -> bool {
+    /// Whether a session is given a row that it has not asked for.
+    fn assists(&self, now: Duration, (deadline, id): (Duration, SessionId)) -> bool {
+        let is_behind = || self.sessions.get(&id).is_some_and(|session| self.worth(now, session) > 1.0);
         match self.config.assist {
             Assist::Never => false,
             Assist::Always => true,
-            Assist::Auto => self.config.rate_goal.is_none() || now >= self.assisted_from(deadline),
+            Assist::Auto => self.config.rate_goal.is_none() || now >= self.assisted_from(deadline) || is_behind(),
         }
     }
 
@@ -146,16 +159,16 @@ impl Server {
     /// How long to wait for drafts that are due, if that raises the expected rate; never longer than until the next of them.
     fn worth_waiting(&self, now: Duration, queue: &Queue) -> Option<Duration> {
         let rate = self.rate.get();
-        let price = self.row_price();
         let mut due: Vec<(f64, f64)> = Vec::new();
         for &(deadline, id) in &queue.drafting {
             let Some(session) = self.sessions.get(&id) else { continue };
             let Some(wait) = session.forecast.due(now) else { continue };
             let len = session.forecast.length();
+            let price = self.price(now, session);
             let worth = session.forecast.tokens(len) - price * (len + 1.0);
-            let gain = if self.assists(now, deadline) { EARLIER * (worth - (1.0 - price)) } else { worth };
+            let gain = if self.assists(now, (deadline, id)) { EARLIER * (worth - (1.0 - price)) } else { worth };
             if gain > 0.0 {
-                due.push((wait, gain));
+                due.push((wait, self.worth(now, session) * gain));
             }
         }
         due.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -165,11 +178,6 @@ impl Server {
             gained > rate * wait
         });
         pays.then(|| due.first()).flatten().and_then(|&(wait, _)| Duration::try_from_secs_f64(wait).ok())
-    }
-
-    /// How many tokens are not committed elsewhere because of one more row.
-    pub(super) fn row_price(&self) -> f64 {
-        (self.rate.get() * self.cost.row()).min(1.0)
     }
 }
 

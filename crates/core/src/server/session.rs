@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::forecast::Forecast;
+use super::rate::Pace;
 use super::{Answer, ServerConfig, SessionId};
 use crate::Token;
 use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
@@ -135,6 +136,7 @@ pub(super) struct Session {
     /// How many tokens of the turn's prompt were in the cache before its first pass; `None` until then.
     pub(super) reused: Option<usize>,
     pub(super) forecast: Forecast,
+    pub(super) pace: Pace,
     pub(super) tally: Tally,
 }
 
@@ -160,6 +162,7 @@ impl Session {
             failures: 0,
             reused: None,
             forecast: Forecast::default(),
+            pace: Pace::new(now),
             tally: Tally::default(),
         }
     }
@@ -264,6 +267,7 @@ impl Session {
         self.until = 0;
         self.limit = update.limit.min(config.context);
         self.begun = now;
+        self.pace.rest(now);
         self.senior = now;
         self.forecast.forget();
         self.failures = 0;

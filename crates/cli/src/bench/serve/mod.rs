@@ -21,7 +21,7 @@ use super::meter::Meter;
 use super::{bar, command, prompts, write_json};
 use crate::args::{LoadArgs, Mode, ServeBenchArgs};
 use crate::device;
-pub use capacity::run as capacity;
+pub use capacity::{ABOVE, run as capacity};
 use fleet::{Fleet, Task};
 use process::ServerProcess;
 
@@ -80,6 +80,8 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
 struct Load<'a> {
     args: &'a LoadArgs,
     tasks: Arc<Vec<Task>>,
+    /// Tokens a second that the server is to give each session.
+    rate_goal: Option<f64>,
 }
 
 impl<'a> Load<'a> {
@@ -111,7 +113,7 @@ impl<'a> Load<'a> {
             );
             tasks.push(Task { prompt: tokens, text: prompt.text, output });
         }
-        Ok(Self { args, tasks: Arc::new(tasks) })
+        Ok(Self { args, tasks: Arc::new(tasks), rate_goal: args.scheduling.rate_goal })
     }
 
     async fn start(&self, mode: Mode, devices: usize) -> anyhow::Result<ServerProcess> {
@@ -131,7 +133,7 @@ impl<'a> Load<'a> {
         let scheduling = &args.scheduling;
         all.extend(["--batching".to_owned(), scheduling.batching.to_string()]);
         all.extend(["--assist".to_owned(), scheduling.assist.to_string()]);
-        if let Some(goal) = scheduling.rate_goal {
+        if let Some(goal) = self.rate_goal {
             all.extend(["--rate-goal".to_owned(), goal.to_string()]);
         }
         if let Some(threads) = args.threads {
