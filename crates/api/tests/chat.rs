@@ -323,9 +323,7 @@ async fn the_response_format_decides_the_grammar() {
         (json!({ "type": "json_object" }), Some(Grammar::json_object())),
         (
             json!({ "type": "json_schema", "json_schema": { "name": "n", "strict": true, "schema": schema } }),
-            Some(Grammar::json_schema(
-                "{\"type\":\"object\",\"properties\":{\"z\":{\"type\":\"integer\"},\"a\":{}}}",
-            )),
+            Some(Grammar::json_schema("{\"type\":\"object\",\"properties\":{\"z\":{\"type\":\"integer\"},\"a\":{}}}")),
         ),
     ];
     for (format, grammar) in cases {

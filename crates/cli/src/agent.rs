@@ -73,7 +73,7 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
     let introduction = format!("drafts: {drafts}; {link}");
     let options = AgentOptions {
         name: device::device_name(name),
-        drafter_name: (name != "none").then(|| drafts),
+        drafter_name: (name != "none").then_some(drafts),
         drafter,
         policy: args.device.policy,
         resilience: Resilience {

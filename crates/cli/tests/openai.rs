@@ -1,6 +1,6 @@
 //! The official `openai` client for Python against what the HTTP API serves.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "../../api/tests/support/mod.rs"]
 mod api;

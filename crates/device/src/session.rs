@@ -374,7 +374,14 @@ impl Session {
         if let Some((request, began)) = self.request.take() {
             let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(
-                request, tokens, rounds, draft_tokens, accepted_tokens, provisional_tokens, ms, "answer complete"
+                request,
+                tokens,
+                rounds,
+                draft_tokens,
+                accepted_tokens,
+                provisional_tokens,
+                ms,
+                "answer complete"
             );
         }
     }
