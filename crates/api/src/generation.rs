@@ -32,7 +32,7 @@ pub(crate) enum Step {
     /// A sentence for the user.
     Notice(String),
     /// The answer is complete.
-    End(End),
+    End(Box<End>),
 }
 
 /// How an answer ended and what it took.
@@ -226,7 +226,7 @@ impl Generation {
             "answered"
         );
         end.outcome = outcome;
-        Ok(Step::End(end))
+        Ok(Step::End(Box::new(end)))
     }
 
     fn fail(&mut self, why: String) -> Error {

@@ -274,6 +274,6 @@ mod tests {
     #[test]
     fn without_tools_a_template_is_told_none() {
         let template = ChatTemplate::new("{{ tools is none }} {{ [1] | tojson(indent=2) }}", "", "").unwrap();
-        assert_eq!(template.render::<Message>(&[], false).unwrap(), "true [\n  1\n]");
+        assert_eq!(template.render::<Message>(&[], false).unwrap(), "True [\n  1\n]");
     }
 }
