@@ -123,12 +123,12 @@ mod tests {
         let mut matcher = Matcher::new(parser);
         assert_eq!(matcher.get_error(), None, "{lark}");
         for byte in text.bytes() {
-            if !matcher.compute_mask().unwrap().is_allowed(byte.into()) {
+            if matcher.is_stopped() || !matcher.compute_mask().unwrap().is_allowed(byte.into()) {
                 return false;
             }
             matcher.consume_token(byte.into()).unwrap();
         }
-        matcher.is_accepting().unwrap()
+        matcher.is_stopped() || matcher.is_accepting().unwrap()
     }
 
     const TIME: &str = "<tool_call>\n{\"name\": \"time\", \"arguments\": {}}\n</tool_call>";
