@@ -1,9 +1,11 @@
 //! The official `openai` client for Python against what the HTTP API serves.
 
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "../../api/tests/support/mod.rs"]
 mod api;
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,4 +56,33 @@ fn the_openai_client_understands_the_api() {
     api.serve(Arc::new(api::parrot::parrot()) as Arc<dyn Backend>).unwrap();
     let address = runtime.block_on(api::listen(&api));
     check(&format!("http://{address}"), Some("secret"));
+}
+
+/// A port that nobody listens on.
+fn free_port() -> String {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn real_the_openai_client_understands_server_and_device() {
+    let (http, port) = (free_port(), free_port());
+    // It has a chat template that teaches to call tools.
+    let model = support::file("SLED_TEST_DRAFT");
+    let server =
+        support::Server::start(&model, &["-c", "8192", "-np", "8", "--http-port", &http, "--api-key", "secret"]);
+    check(&format!("http://127.0.0.1:{http}"), Some("secret"));
+
+    let mut device = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["device", "--port", &port, "--draft", "ngram", "--server", &server.url])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(device.stdout.take().unwrap()), &mut line).unwrap();
+    assert!(line.starts_with("listening on"), "{line}");
+    let checked = std::panic::catch_unwind(|| check(&format!("http://127.0.0.1:{port}"), None));
+    device.kill().unwrap();
+    device.wait().unwrap();
+    checked.unwrap();
 }
