@@ -109,7 +109,9 @@ class Sled:
 
     def start_device(self):
         self.start("device", "device", "--server", f"http://127.0.0.1:{self.grpc}", "--draft", self.draft, "--port", str(self.chat),
-                   "--timeout", "2", "--fallback-after", "1", "-t", "1")
+                   "--timeout", "2", "--fallback-after", "1", "-t", "1",
+                   # Where both models share the cores, drafting does not pay, and the default policy leaves it.
+                   "--policy", "confidence:0.5:8")
         self.wait(self.chat)
 
     def wait(self, port):
@@ -316,7 +318,7 @@ def dashboard(browser, sled):
     talk.locator("#modes:not([hidden])").wait_for()
     configure(talk, temperature=0, seed=1, max_tokens=300)
     answer = ask(talk, LONG, wait=False)
-    wall.wait_for_function("parseFloat(document.querySelector('#n-rate').textContent) > 0")
+    wall.wait_for_function("() => parseFloat(document.querySelector('#n-rate').textContent) > 0")
     talk.locator(".answer[aria-busy=false]").wait_for()
     ask(talk, QUESTION)
     assert wall.inner_text("#link") == "Live"
