@@ -14,6 +14,7 @@ use crate::Usage;
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
 use crate::serve::interrupted;
+use crate::show;
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
 const DRAFT_TEXTS: usize = 2;
@@ -36,7 +37,7 @@ pub async fn agent(args: AgentArgs) -> anyhow::Result<()> {
         () = interrupted() => return Ok(()),
     };
     http.open(&agent)?;
-    println!("listening on http://{}; {introduction}", http.address());
+    show::announce(&format!("listening on http://{}; {introduction}", http.address()));
     interrupted().await;
     http.close(&agent, GRACE).await;
     Ok(())

@@ -10,6 +10,7 @@ use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file}
 use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::ServeArgs;
+use crate::show::announce;
 use crate::{device, models};
 
 /// Rows that one forward pass may have.
@@ -18,9 +19,9 @@ pub const ROWS: u32 = 512;
 /// Serves until interrupted.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let server = start(&args).await?;
-    println!("listening on http://{}", server.address()?);
+    announce(&format!("listening on http://{}", server.address()?));
     if let Some(address) = server.http_address() {
-        println!("API and dashboard on http://{address}");
+        announce(&format!("API and dashboard on http://{address}"));
     }
     let stats = server.run(interrupted()).await?;
     eprintln!("{}", summary(&stats));

@@ -7,6 +7,12 @@ use sled_core::device::{Provenance, Stats};
 use sled_core::text::TextStream;
 use sled_model::llama::Vocab;
 
+/// Says on stdout where a process that stays can be reached. Whoever started it may have stopped listening, which is no reason to
+/// stop.
+pub fn announce(lines: &str) {
+    let _nobody_listens = writeln!(std::io::stdout(), "{lines}");
+}
+
 /// Where text is shown, and how it may be marked there.
 pub struct Output {
     to: Box<dyn Write + Send>,

@@ -271,12 +271,12 @@ fn launching_waits_for_drafts_that_are_due_and_not_for_others() {
     // Both send three good drafts 10 ms after each verdict.
     for _ in 0..40 {
         bench.now += 10 * MS;
-        ids.into_iter().for_each(|id| bench.draft(id, &[RIGHT, RIGHT, WRONG], 0));
+        ids.into_iter().for_each(|id| bench.draft(id, &[RIGHT, RIGHT, RIGHT], 0));
         let served = bench.step();
         assert!(served.len() >= 2);
     }
     bench.now += 5 * MS;
-    bench.draft(ids[0], &[RIGHT, RIGHT, WRONG], 0);
+    bench.draft(ids[0], &[RIGHT, RIGHT, RIGHT], 0);
     assert!(matches!(bench.server.plan(bench.now), Plan::Wait(until) if until <= bench.now + 30 * MS));
     // The other does not come: it is not waited for long.
     bench.now += 200 * MS;
@@ -324,9 +324,9 @@ fn with_a_goal_others_drafts_do_not_take_it_from_who_has_none() {
     assert!((3.7..4.0).contains(&plain), "260 ms a pass: {plain}");
     assert!(as_fast_as_possible < 0.93 * plain, "drafts make passes longer: {as_fast_as_possible}");
     assert!(with_goal > 0.96 * plain, "{with_goal}");
-    // A goal that all have costs nothing.
+    // A goal that all have costs nothing; without one, who decodes plainly is protected a little.
     assert!(all < most);
-    assert!((slowest(Some(1.0), 4).1 / most - 1.0).abs() < 0.02);
+    assert!(slowest(Some(1.0), 4).1 > 0.99 * most);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use sled_sim::recording::Recording;
 use sled_sim::replay::Replay;
 
 fn replay() -> Replay {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/drafts.json");
+    let path = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../data/drafts.json");
     Replay::new(&Recording::load(&path).unwrap())
 }
 

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn root() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+        Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..")
     }
 
     fn committed() -> Paper {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::rate::Brought;
 use super::schedule::{Batch, Launch};
 use super::scheduling::Assist;
 use super::session::{Pending, Session, Wants};
@@ -39,8 +40,8 @@ pub struct Step {
     planned: Duration,
     /// How many sessions have rows in it.
     sharing: u32,
-    /// What the tokens that completing it has committed so far, and the prompt tokens read, are worth.
-    worth: f64,
+    /// What completing it has brought so far.
+    brought: Brought,
     /// Whether its duration is known to the cost model.
     observed: bool,
 }
@@ -132,7 +133,7 @@ impl Server {
             parts: Vec::new(),
             planned: now,
             sharing: 0,
-            worth: 0.0,
+            brought: Brought::default(),
             observed: false,
         };
         // Where others share the pass, rows are dear: then a block waits for the verdict on the one before.
@@ -230,7 +231,7 @@ impl Server {
     }
 
     /// How many of them are likely enough to be worth their rows, up to `room`.
-    fn worthwhile_drafts(&self, now: Duration, id: SessionId, room: usize) -> usize {
+    pub(super) fn worthwhile_drafts(&self, now: Duration, id: SessionId, room: usize) -> usize {
         let there = self.drafts_of(id).min(room);
         let Some(session) = self.sessions.get(&id) else { return 0 };
         let price = self.price(now, session);
@@ -312,9 +313,11 @@ impl Server {
         let duration = now.saturating_sub(step.planned);
         if !step.observed {
             step.observed = true;
-            self.cost.observe(step.rows.len(), duration);
+            let deciding = |part: &Part| part.verify.as_ref().map_or(0, |verify| part.rows.end - verify.first);
+            self.cost.observe(step.rows.len(), step.parts.iter().map(deciding).sum(), duration);
         }
         let row = Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default();
+        let goal = self.goal;
         let mut replies = Vec::new();
         while let Some(part) = step.parts.last_mut() {
             let (rows, sequence) = (part.rows.len(), part.sequence);
@@ -332,7 +335,7 @@ impl Server {
                 match &mut part.verify {
                     None => {
                         session.cached.valid += rows;
-                        step.worth += worth * rows as f64;
+                        step.brought.read += rows;
                     }
                     Some(verify) => {
                         let first = verify.first;
@@ -341,9 +344,7 @@ impl Server {
                             session.accept(&self.config.end_of_generation, &verify.drafts, |i| logits(first + i))?;
                         let committed = session.sequence.len() - before;
                         session.cached.valid += first - part.rows.start + 1 + accepted;
-                        if let Some(goal) = self.config.rate_goal {
-                            session.pace.observe(goal, now, committed);
-                        }
+                        session.pace.observe(goal, now, committed);
                         session.tally.committed += committed as u64;
                         session.tally.drafted += verify.drafts.len() as u64;
                         session.tally.accepted += accepted as u64;
@@ -352,7 +353,9 @@ impl Server {
                         // The target's own token tells of the first draft that was cut off, too.
                         let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());
                         session.forecast.on_verdict(verify.drafts.len() + usize::from(cut_off.is_some()), right);
-                        step.worth += worth * (committed + first - part.rows.start) as f64;
+                        step.brought.worth += worth * committed as f64;
+                        step.brought.committed += committed;
+                        step.brought.read += first - part.rows.start;
                         let commit = Commit {
                             turn: session.turn,
                             from: verify.from,
@@ -401,7 +404,10 @@ impl Server {
             step.parts.pop();
         }
         self.running = false;
-        self.rate.observe(step.planned, now, step.worth, std::mem::take(&mut self.idle));
+        let rows = step.rows.len();
+        let without = self.cost.pass(rows.saturating_sub(step.brought.read) as f64);
+        step.brought.reading = 1.0 - (without / self.cost.pass(rows as f64).max(f64::MIN_POSITIVE)).min(1.0);
+        self.rate.observe(step.planned, now, step.brought, std::mem::take(&mut self.idle));
         Ok(replies)
     }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use batch::{Plan, Step, Waits};
 use cost::StepCost;
 use memory::Memory;
-use rate::Rate;
+use rate::{Goal, Rate};
 pub use scheduling::{Assist, Batching, SchedulingError};
 pub use session::Tally;
 use session::{Session, Wants};
@@ -178,6 +178,7 @@ pub struct Server {
     memory: Memory,
     cost: StepCost,
     rate: Rate,
+    goal: Goal,
     /// Whether a step was handed out and has not come back.
     running: bool,
     /// Whether nobody was served before the next step.
@@ -200,6 +201,7 @@ impl Server {
             next_id: 0,
             cost: StepCost::default(),
             rate: Rate::default(),
+            goal: Goal::default(),
             running: false,
             idle: true,
             evictions: 0,
@@ -211,7 +213,7 @@ impl Server {
 
     /// Tells that a pass of `rows` rows takes `time`, before there was any for a session.
     pub fn calibrate(&mut self, rows: usize, time: Duration) {
-        self.cost.observe(rows, time);
+        self.cost.observe(rows, rows, time);
     }
 
     /// How many sessions are open.
@@ -253,7 +255,7 @@ impl Server {
     /// adds.
     #[must_use]
     pub fn cost(&self) -> (f64, f64) {
-        (self.cost.pass(0.0), self.cost.row())
+        self.cost.usual()
     }
 
     /// How many tokens of its turn's prompt a session did not have to read, because the KV cache had them; 0 before its first

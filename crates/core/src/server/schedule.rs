@@ -4,11 +4,12 @@
 //! `t` seconds, so that a row, which makes a pass `b` seconds longer, has the price `rate * b`; a draft is verified if it is
 //! likelier than that to be accepted, and a pass waits for a draft that is due in `t` seconds if that brings more than
 //! `rate * t` tokens (Dinkelbach, *On nonlinear fractional programming*, 1967: the best rate is where the differences are zero).
-//! With a rate goal, tokens of sessions that are below it are worth more than others ([`super::rate::Pace`]): then the rate is that of
-//! their worth.
+//! Tokens of sessions that are below the rate goal, or without one below what plain batching would give them, are worth more than
+//! others ([`super::rate::Pace`]): then the rate is that of their worth.
 
 use std::time::Duration;
 
+use super::rate::Goal;
 use super::scheduling::{Assist, Batching};
 use super::session::{Session, Wants};
 use super::{Demand, Server, SessionId};
@@ -23,6 +24,13 @@ const PREFILL_ALONE: f64 = 1.0;
 
 /// The least prompt rows in a pass, so that prompts are read on however slow the engine is.
 const MIN_PREFILL: usize = 8;
+
+/// Rows are a little dearer than they seem: of the drafts that are worth hardly more than their price, many are overrated.
+const MARGIN: f64 = 1.05;
+
+/// The same while prompts wait: a draft takes the time in which they would be read, and whoever has not been read to yet is missing
+/// in the passes. Found by simulation.
+const MARGIN_BESIDE_PROMPTS: f64 = 1.3;
 
 /// A draft that is waited for is verified a pass earlier than it would be otherwise: so much of its worth is gained. Found by
 /// simulation.
@@ -66,6 +74,7 @@ impl Server {
         if with_texts {
             let Queue { asking, drafting, reading } = &queue;
             self.demand = Demand { reading: reading.len(), waiting: asking.len(), drafting: drafting.len() };
+            self.goal = self.goal(asking.len() + drafting.len());
         }
         match self.config.batching {
             Batching::Static { batch_size, max_wait } => {
@@ -91,15 +100,30 @@ impl Server {
         }
     }
 
-    /// What a token of this session is worth beside one of a session that has its rate goal; 1 if there is no goal.
+    /// What each of `sessions` is to get, if possible: the rate goal, or else what plain batching would give it.
+    fn goal(&self, sessions: usize) -> Goal {
+        match self.config.rate_goal {
+            Some(rate) => Goal::asked(rate),
+            None if sessions > 1 => {
+                let served = sessions.min(self.config.sequences).min(self.config.rows) as f64;
+                let pass = self.cost.pass(served * (1.0 + self.rate.prompt_share()));
+                if pass > 0.0 { Goal::plain(served / sessions as f64 / pass) } else { Goal::default() }
+            }
+            None => Goal::default(),
+        }
+    }
+
+    /// What a token of this session is worth beside one of a session that has its rate goal.
     pub(super) fn worth(&self, now: Duration, session: &Session) -> f64 {
         let is_waiting = session.is_generating();
-        self.config.rate_goal.map_or(1.0, |goal| session.pace.worth(goal, is_waiting.then_some(now)))
+        session.pace.worth(self.goal, is_waiting.then_some(now))
     }
 
     /// What one more row of this session costs, in tokens of it.
     pub(super) fn price(&self, now: Duration, session: &Session) -> f64 {
-        (self.rate.get() * self.cost.row() / self.worth(now, session)).min(1.0)
+        let Demand { reading, waiting, drafting } = self.demand;
+        let margin = if reading > 0 && waiting + drafting > 0 { MARGIN_BESIDE_PROMPTS } else { MARGIN };
+        (margin * self.rate.get() * self.cost.row() / self.worth(now, session)).min(1.0)
     }
 
     fn schedule_static(&self, now: Duration, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
@@ -131,7 +155,10 @@ impl Server {
         }
         let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
         let least = if somebody_decodes { PREFILL_DELAY } else { PREFILL_ALONE };
-        let delay = least.max(self.cost.pass((queue.asking.len() + assisted.len()) as f64));
+        // Long passes are few: each of them reads the more.
+        let drafts = |&(_, id): &(Duration, SessionId)| self.worthwhile_drafts(now, id, self.config.rows);
+        let drafts: usize = if queue.reading.is_empty() { 0 } else { queue.asking.iter().map(drafts).sum() };
+        let delay = least.max(self.cost.pass((queue.asking.len() + assisted.len() + drafts) as f64));
         let prefill = match self.cost.row() {
             row if row > 0.0 => ((delay / row) as usize).max(MIN_PREFILL),
             _ => self.config.rows,

@@ -5,6 +5,7 @@ mod fleet;
 mod openai;
 mod plot;
 mod process;
+mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use crate::device;
 pub use capacity::{ABOVE, run as capacity};
 use fleet::{Fleet, Task};
 use process::ServerProcess;
+use work::SameWork;
 
 /// Tokens of cache for each device: longer than any prompt of the set and its answer.
 pub const CONTEXT: usize = 768;
@@ -40,6 +42,7 @@ struct Results {
     seed: u64,
     peer: Option<String>,
     points: Vec<Figures>,
+    same_work: Vec<SameWork>,
 }
 
 /// Measures, prints a table, and writes the results.
@@ -47,14 +50,24 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
     let load = Load::new(&args.load).await?;
     let bar = bar(args.load.modes.len() * args.devices.len(), "measured".to_owned());
     let mut points = Vec::new();
-    for &mode in &args.load.modes {
-        for &devices in &args.devices {
-            let (figures, _) = load.measure(mode, usize::try_from(devices)?, args.leave).await?;
+    let mut same_work = Vec::new();
+    // What is compared is measured one right after the other: other users of the machine come and go.
+    for &devices in &args.devices {
+        let mut runs = Vec::new();
+        for &mode in &args.load.modes {
+            let (figures, logs) = load.measure(mode, usize::try_from(devices)?, args.leave).await?;
             bar.suspend(|| eprintln!("{}", line(&figures)));
             points.push(figures);
+            runs.push((mode.name(), logs));
             bar.inc(1);
         }
+        // A device that leaves does so at a time, not at a token.
+        if runs.len() > 1 && args.leave == 0.0 {
+            let begin = Duration::from_secs_f64(args.load.warmup);
+            same_work.extend(SameWork::new(&runs, begin, begin + Duration::from_secs_f64(args.load.window)));
+        }
     }
+    points.sort_by_key(|figures| args.load.modes.iter().position(|mode| mode.name() == figures.mode));
     bar.finish_and_clear();
     let results = Results {
         command: command(),
@@ -67,6 +80,7 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
         seed: args.load.seed,
         peer: args.load.llama_server.as_deref().map(process::llama_server_version),
         points,
+        same_work,
     };
     print(&results);
     write_json(&args.load.out, &results)?;
@@ -229,11 +243,11 @@ fn line(f: &Figures) -> String {
 
 fn print(results: &Results) {
     println!(
-        "{:12} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
+        "{:12} {:>7} {:>9} {:>10} {:>7} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9}",
         "mode",
         "devices",
         "tokens/s",
-        "/central",
+        "same work",
         "p5",
         "TTFT ms",
         "TPOT ms",
@@ -243,10 +257,11 @@ fn print(results: &Results) {
         "overhead"
     );
     for f in &results.points {
-        let central = results.points.iter().find(|other| other.mode == "central" && other.devices == f.devices);
-        let ratio = central.map_or("-".to_owned(), |c| format!("{:.2}", f.output_throughput / c.output_throughput));
+        let work = results.same_work.iter().find(|work| work.devices == f.devices);
+        let ratio = work.and_then(|work| work.over_central(&f.mode));
+        let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         println!(
-            "{:12} {:>7} {:>9.1} {ratio:>9} {:>7.2} {:>9.0} {:>9.0} {:>9.0} {:>11.2} {:>10.3} {:>8.2}%",
+            "{:12} {:>7} {:>9.1} {ratio:>10} {:>7.2} {:>9.0} {:>9.0} {:>9.0} {:>11.2} {:>10.3} {:>8.2}%",
             f.mode,
             f.devices,
             f.output_throughput,
