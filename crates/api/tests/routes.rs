@@ -322,7 +322,9 @@ async fn models_are_listed_and_known_by_their_aliases() {
     let models = get(address, "/v1/models").await.json();
     let model = &models["data"][0];
     assert_eq!((&model["id"], &model["root"], &model["object"]), (&json!("fake-1"), &json!("fake-1"), &json!("model")));
-    assert_eq!(model["sled"], json!({ "drafter": "parrot", "modes": ["sled", "server"], "context": support::CONTEXT }));
+    let about = json!({ "description": "a fake (of 1 parameter)", "drafter": "parrot", "drafter_description": "a parrot (1 kg)",
+                        "modes": ["sled", "server"], "context": support::CONTEXT });
+    assert_eq!(model["sled"], about);
     for path in ["/v1/models/fake-1", "/v1/models/org/alias"] {
         assert_eq!(get(address, path).await.json(), *model);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sled_api::backend::{Backend, Event, Events, Generated, Job, Logprobs, Mode, ModelCard, Outcome, Refusal};
+use sled_api::backend::{Backend, DrafterCard, Event, Events, Generated, Job, Logprobs, Mode, ModelCard, Outcome, Refusal};
 use sled_api::{Api, Settings, router};
 use sled_core::Token;
 use sled_core::device::{FinishReason, Provenance, Stats};
@@ -76,8 +76,9 @@ impl Fake {
     pub fn with(vocab: Vocab, script: impl Fn(&Job) -> Result<Vec<Do>, Refusal> + Send + Sync + 'static) -> Self {
         let card = ModelCard {
             id: "fake-1".to_owned(),
+            description: "a fake (of 1 parameter)".to_owned(),
             context: CONTEXT,
-            drafter: Some("parrot".to_owned()),
+            drafter: Some(DrafterCard { name: "parrot".to_owned(), description: "a parrot (1 kg)".to_owned() }),
             modes: vec![Mode::Sled, Mode::Server],
         };
         Self {
