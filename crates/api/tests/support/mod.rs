@@ -216,13 +216,18 @@ impl Worker {
     fn outcome(&self, reason: FinishReason) -> Outcome {
         let count = |wanted| self.generated.iter().filter(|&&provenance| provenance == wanted).count() as u64;
         let accepted = count(Provenance::Accepted);
-        let stats = Stats {
+        let mut stats = Stats {
             rounds: count(Provenance::Corrected) + count(Provenance::Bonus),
             draft_tokens: accepted + count(Provenance::Corrected),
             accepted_tokens: accepted,
             provisional_tokens: count(Provenance::Provisional),
             ..Stats::default()
         };
+        let decides = |provenance: &Provenance| *provenance != Provenance::Accepted;
+        for verdict in self.generated.split_inclusive(decides).filter(|verdict| verdict[0] != Provenance::Bonus) {
+            stats.drafts += 1;
+            stats.accepted_at.add(verdict.iter().filter(|&provenance| !decides(provenance)).count());
+        }
         let load = Load { step: Duration::from_millis(20), sharing: 2, price: 250, ..Load::default() };
         Outcome { reason, stats, cached: 3, round_trip: Some(Duration::from_millis(40)), load: Some(load) }
     }
