@@ -371,7 +371,7 @@ mod tests {
     fn a_server_that_is_away_is_said_in_one_line_and_the_last_figures_stay() {
         let mut history = History::default();
         history.add(frame(1));
-        history.lose("the server at http://x is away; trying again".to_owned());
+        history.lose("http://x is away; trying again".to_owned());
         let text = drawn(80, 24, &history);
         assert!(text.contains("is away; trying again") && text.contains("pi-0") && !text.contains("q quits"), "{text}");
         history.add(frame(1));
