@@ -225,6 +225,14 @@ impl Server {
         let Self { listener, engine, thread, identity, settings, limits, roster, traffic, compiler, http } = self;
         let bounds =
             Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft: settings.max_draft };
+        if let Some(compiler) = compiler.clone() {
+            let engine = engine.clone();
+            tokio::spawn(async move {
+                // It answers once it has measured itself, which is not to be disturbed.
+                let _stopped = engine.report().await.await;
+                tokio::task::spawn_blocking(move || compiler.prepare()).await
+            });
+        }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
         let incoming = TcpListenerStream::new(listener).map(move |stream| stream.map(|stream| traffic.count(stream)));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -143,6 +143,8 @@ impl Agent {
             options,
         };
         let agent = Self { inner: Arc::new(inner) };
+        let compiler = Arc::clone(&agent.inner.compiler);
+        tokio::task::spawn_blocking(move || compiler.prepare());
         if meets {
             tokio::spawn(Arc::clone(&agent.inner).meet());
         }
