@@ -139,7 +139,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_HTTP_PORT", value_name = "PORT")]
     pub http_port: Option<u16>,
 
-    /// The key that requests to the API must have [default: everybody may ask]
+    /// The key that requests to the API must have, as `Authorization: Bearer KEY` [default: everybody may ask]
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 
