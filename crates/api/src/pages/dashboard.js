@@ -128,7 +128,7 @@ const CHARTS = {
   },
   cost: {
     draw: cost,
-    caption: () => [key("corrected", `${short(latest.cost.fixed_ms)} + ${short(latest.cost.row_ms)} ms a row`)],
+    caption: () => [key("corrected", `${short(latest.cost.fixed_ms)} + ${short(latest.cost.row_ms)} n ms`)],
   },
   sizes: {
     draw: sizes,
