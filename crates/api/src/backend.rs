@@ -103,7 +103,7 @@ pub enum Event {
     /// Something to tell the user, in one sentence: the server is lost, or back.
     Notice(String),
     /// The answer is complete.
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// The answer stays incomplete; one sentence for the user.
     Failed(String),
 }

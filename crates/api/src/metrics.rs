@@ -93,7 +93,8 @@ impl Metrics {
 
     /// Lists what only a backend that drafts has to tell.
     pub(crate) fn register_drafting(&self, registry: &mut Registry) {
-        let Self { provisional_tokens, fallbacks, drafts, draft_tokens, accepted_tokens, accepted_at, .. } = self.clone();
+        let Self { provisional_tokens, fallbacks, drafts, draft_tokens, accepted_tokens, accepted_at, .. } =
+            self.clone();
         registry.register("sled:provisional_tokens", "Tokens that no target has seen", provisional_tokens);
         registry.register("sled:fallbacks", "Times that an answer went on without a server", fallbacks);
         registry.register("sled:spec_decode_num_drafts", "Verdicts on at least one draft token", drafts);

@@ -205,7 +205,10 @@ fn real_board_and_pages_name_only_metrics_that_are_exported() {
     let all: BTreeSet<&str> = of_server.union(&of_device).map(|name| name.trim_end_matches("_bucket")).collect();
     for page in [include_str!("../../../docs/operations.md"), include_str!("../../../deploy/README.md")] {
         for (name, _) in metrics_in(page) {
-            assert!(name == "sled:" || all.contains(name.trim_end_matches("_bucket")), "{name}, which a page names, is not in {all:?}");
+            assert!(
+                name == "sled:" || all.contains(name.trim_end_matches("_bucket")),
+                "{name}, which a page names, is not in {all:?}"
+            );
         }
     }
 }

@@ -156,7 +156,7 @@ async fn read(mut events: sled_api::backend::Events, mut at: impl FnMut(&Generat
                 }
                 Event::Started => {}
                 Event::Notice(sentence) => answer.notices.push(sentence),
-                Event::Done(outcome) => answer.outcome = Some(outcome),
+                Event::Done(outcome) => answer.outcome = Some(*outcome),
                 Event::Failed(sentence) => panic!("{sentence}"),
             }
         }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sled_api::backend::{Backend, DrafterCard, Event, Events, Generated, Job, Logprobs, Mode, ModelCard, Outcome, Refusal};
+use sled_api::backend::{
+    Backend, DrafterCard, Event, Events, Generated, Job, Logprobs, Mode, ModelCard, Outcome, Refusal,
+};
 use sled_api::{Api, Settings, router};
 use sled_core::Token;
 use sled_core::device::{FinishReason, Provenance, Stats};
@@ -213,7 +215,7 @@ impl Worker {
         self.sender.send(event).await.is_ok()
     }
 
-    fn outcome(&self, reason: FinishReason) -> Outcome {
+    fn outcome(&self, reason: FinishReason) -> Box<Outcome> {
         let count = |wanted| self.generated.iter().filter(|&&provenance| provenance == wanted).count() as u64;
         let accepted = count(Provenance::Accepted);
         let mut stats = Stats {
@@ -229,7 +231,7 @@ impl Worker {
             stats.accepted_at.add(verdict.iter().filter(|&provenance| !decides(provenance)).count());
         }
         let load = Load { step: Duration::from_millis(20), sharing: 2, price: 250, ..Load::default() };
-        Outcome { reason, stats, cached: 3, round_trip: Some(Duration::from_millis(40)), load: Some(load) }
+        Box::new(Outcome { reason, stats, cached: 3, round_trip: Some(Duration::from_millis(40)), load: Some(load) })
     }
 }
 

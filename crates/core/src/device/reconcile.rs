@@ -2,9 +2,9 @@
 
 use super::blocks::Block;
 use super::{Device, FinishReason, Provenance};
-use crate::{Position, Token};
 use crate::message::Commit;
 use crate::sampler::Logprobs;
+use crate::{Position, Token};
 
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
 const MAX_STRIKES: u32 = 32;

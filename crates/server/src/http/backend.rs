@@ -194,7 +194,7 @@ impl Sessions {
             Some(reused) => reused.await.unwrap_or(0),
             None => 0,
         };
-        Event::Done(Outcome { reason, stats: device.stats(), cached, round_trip: None, load })
+        Event::Done(Box::new(Outcome { reason, stats: device.stats(), cached, round_trip: None, load }))
     }
 }
 

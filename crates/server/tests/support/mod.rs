@@ -121,7 +121,7 @@ pub async fn collect(mut events: Events) -> (Vec<Token>, Result<Outcome, String>
     while let Some(event) = events.recv().await {
         match event {
             Event::Token(token) => tokens.push(token.token),
-            Event::Done(outcome) => return (tokens, Ok(outcome)),
+            Event::Done(outcome) => return (tokens, Ok(*outcome)),
             Event::Failed(reason) => return (tokens, Err(reason)),
             Event::Started | Event::Notice(_) => {}
         }
