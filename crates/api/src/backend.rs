@@ -45,12 +45,23 @@ pub type Events = mpsc::Receiver<Event>;
 pub struct ModelCard {
     /// The name that requests call it by.
     pub id: String,
+    /// What it is, for people.
+    pub description: String,
     /// The most tokens that prompt and answer may have together.
     pub context: usize,
     /// What drafts, on a device.
-    pub drafter: Option<String>,
+    pub drafter: Option<DrafterCard>,
     /// The ways of generating that a job may choose from; the first is the default.
     pub modes: Vec<Mode>,
+}
+
+/// What drafts on a device.
+#[derive(Clone, Debug)]
+pub struct DrafterCard {
+    /// The name that the user gave it by.
+    pub name: String,
+    /// What it is, for people.
+    pub description: String,
 }
 
 /// Which of the two models answer.
@@ -92,7 +103,7 @@ pub enum Event {
     /// Something to tell the user, in one sentence: the server is lost, or back.
     Notice(String),
     /// The answer is complete.
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// The answer stays incomplete; one sentence for the user.
     Failed(String),
 }

@@ -152,7 +152,7 @@ impl Generation {
                         FinishReason::Length => true,
                         FinishReason::Failed(why) => return Err(self.fail(why.clone())),
                     };
-                    let end = self.finish(cut, Some(outcome))?;
+                    let end = self.finish(cut, Some(*outcome))?;
                     if self.pending.is_empty() {
                         return Ok(end);
                     }
@@ -201,7 +201,7 @@ impl Generation {
         let outcome = async {
             while let Some(event) = self.events.recv().await {
                 if let Event::Done(outcome) = event {
-                    return Some(outcome);
+                    return Some(*outcome);
                 }
             }
             None

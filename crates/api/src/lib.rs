@@ -27,5 +27,5 @@ mod stream;
 mod tools;
 
 pub use error::Error;
-pub use router::{guarded, router};
+pub use router::router;
 pub use state::{Api, Settings};

@@ -26,6 +26,12 @@ struct Ended {
     finished_reason: &'static str,
 }
 
+/// Where a draft stood among those of its verdict, from 0.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Place {
+    position: usize,
+}
+
 /// The figures about requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -43,6 +49,7 @@ pub(crate) struct Metrics {
     drafts: Counter,
     draft_tokens: Counter,
     accepted_tokens: Counter,
+    accepted_at: Family<Place, Counter>,
 }
 
 impl Metrics {
@@ -63,6 +70,7 @@ impl Metrics {
             drafts: Counter::default(),
             draft_tokens: Counter::default(),
             accepted_tokens: Counter::default(),
+            accepted_at: Family::default(),
         };
         let Self { first_token, between_tokens, whole, .. } = metrics.clone();
         registry.register("sled:time_to_first_token_seconds", "From a request to its first token", first_token);
@@ -85,15 +93,21 @@ impl Metrics {
 
     /// Lists what only a backend that drafts has to tell.
     pub(crate) fn register_drafting(&self, registry: &mut Registry) {
-        let Self { provisional_tokens, fallbacks, drafts, draft_tokens, accepted_tokens, .. } = self.clone();
+        let Self { provisional_tokens, fallbacks, drafts, draft_tokens, accepted_tokens, accepted_at, .. } =
+            self.clone();
         registry.register("sled:provisional_tokens", "Tokens that no target has seen", provisional_tokens);
         registry.register("sled:fallbacks", "Times that an answer went on without a server", fallbacks);
-        registry.register("sled:spec_decode_num_drafts", "Verdicts on drafts", drafts);
+        registry.register("sled:spec_decode_num_drafts", "Verdicts on at least one draft token", drafts);
         registry.register("sled:spec_decode_num_draft_tokens", "Tokens proposed", draft_tokens);
         registry.register(
             "sled:spec_decode_num_accepted_tokens",
             "Proposed tokens that became committed",
             accepted_tokens,
+        );
+        registry.register(
+            "sled:spec_decode_num_accepted_tokens_per_pos",
+            "The same, by their place in a verdict",
+            accepted_at,
         );
     }
 
@@ -153,9 +167,12 @@ impl Meter {
     pub(crate) fn ended(&mut self, reason: &'static str, stats: Option<&Stats>) {
         self.ended = Some(reason);
         if let Some(stats) = stats {
-            self.metrics.drafts.inc_by(stats.rounds);
+            self.metrics.drafts.inc_by(stats.drafts);
             self.metrics.draft_tokens.inc_by(stats.draft_tokens);
             self.metrics.accepted_tokens.inc_by(stats.accepted_tokens);
+            for (position, &count) in stats.accepted_at.counts().iter().enumerate() {
+                self.metrics.accepted_at.get_or_create(&Place { position }).inc_by(count);
+            }
         }
     }
 }

@@ -28,9 +28,14 @@ const ID: usize = 64;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// All routes. Others may be merged with it; those that need the API key go through [`guarded`] first.
+/// All routes. Others may be merged with it, which are open. Of these, whatever works for those who ask needs the API key, if there
+/// is one; how the server is doing is told to everybody, as vLLM does.
 pub fn router(api: &Api) -> Router {
-    let open = Router::new().route("/health", get(health)).with_state(api.clone());
+    let open = Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(document))
+        .with_state(api.clone());
     let keyed = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
@@ -38,16 +43,10 @@ pub fn router(api: &Api) -> Router {
         .route("/v1/models/{*model}", get(models::get))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
-        .route("/metrics", get(metrics))
-        .route("/openapi.json", get(document))
         .layer(DefaultBodyLimit::max(BODY))
+        .route_layer(from_fn_with_state(api.clone(), check_key))
         .with_state(api.clone());
-    finished(open.merge(guarded(api, keyed)))
-}
-
-/// Routes that need the API key, if there is one.
-pub fn guarded(api: &Api, routes: Router) -> Router {
-    routes.route_layer(from_fn_with_state(api.clone(), check_key))
+    finished(open.merge(keyed))
 }
 
 /// What all routes have: other origins may ask, what is not there is said in JSON, and every answer names its request.

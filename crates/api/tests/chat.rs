@@ -53,11 +53,11 @@ async fn a_stream_has_the_shape_that_clients_expect() {
     assert_eq!(usage["choices"], json!([]));
     assert_eq!(usage["usage"]["completion_tokens"], 6);
     assert_eq!(usage["usage"]["prompt_tokens_details"]["cached_tokens"], 3);
-    // Accepted, corrected, bonus, accepted, corrected, bonus: four verdicts, two of four drafts accepted.
+    // Accepted, corrected, bonus, accepted, corrected, bonus: two verdicts on drafts, two of four drafts accepted.
     assert_eq!(
         usage["metrics"]["speculative_decoding"],
-        json!({ "mean_acceptance_length": 1.5, "draft_acceptance_rate": 0.5, "num_spec_steps": 4,
-                "num_accepted_draft_tokens": 2, "num_draft_tokens": 4 })
+        json!({ "mean_acceptance_length": 2.0, "draft_acceptance_rate": 0.5, "acceptance_histogram": { "1": 2 },
+                "num_spec_steps": 2, "num_accepted_draft_tokens": 2, "num_draft_tokens": 4 })
     );
     for chunk in &chunks[1..chunks.len() - 2] {
         assert_eq!(chunk["choices"][0]["finish_reason"], Value::Null);
@@ -362,9 +362,10 @@ async fn requests_are_counted() {
         "sled:inter_token_latency_seconds_count 6",
         "sled:e2e_request_latency_seconds_count 2",
         "sled:request_queue_time_seconds_count 2",
-        "sled:spec_decode_num_drafts_total 5",
+        "sled:spec_decode_num_drafts_total 3",
         "sled:spec_decode_num_draft_tokens_total 6",
         "sled:spec_decode_num_accepted_tokens_total 3",
+        "sled:spec_decode_num_accepted_tokens_per_pos_total{position=\"0\"} 3",
     ] {
         assert!(text.lines().any(|had| had == line), "{line} is not in\n{text}");
     }

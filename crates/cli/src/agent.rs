@@ -5,16 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use sled_api::Settings;
+use sled_api::backend::DrafterCard;
 use sled_core::device::Resilience;
 use sled_device::agent::{Agent, AgentOptions, Drafter, Http, Target};
 use sled_device::{Error, SharedDrafter};
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
-use crate::Usage;
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
 use crate::serve::interrupted;
-use crate::show;
+use crate::{Usage, models, show};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
 const DRAFT_TEXTS: usize = 2;
@@ -58,14 +58,18 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
         Usage("without a server there must be a model to answer with; name one with --draft".to_owned())
     );
     let vocabularies = device::vocabulary_folder()?;
-    let target = target(&servers, &vocabularies, model.as_ref()).await?;
+    let card = (name != "none").then(|| DrafterCard {
+        name: models::api_name(name),
+        description: model.as_ref().map_or_else(|| name.to_owned(), |model| model.description().to_string()),
+    });
+    let drafts = card.as_ref().map_or(name, |card| card.description.as_str());
+    let target = target(&servers, &vocabularies, model.as_ref().zip(card.clone())).await?;
     let places = usize::try_from(args.parallel)?;
     let drafter = match (&model, name) {
         (Some(model), _) => Drafter::Model(shared(model, &target, places, args)?),
         (None, "ngram") => Drafter::Ngram,
         (None, _) => Drafter::Nothing,
     };
-    let drafts = model.as_ref().map_or_else(|| name.to_owned(), |model| model.description().to_string());
     let link = match (&target.link, servers.first()) {
         (Some(link), _) => format!("verified by {} at {}", target.name, link.address()),
         (None, Some(_)) => "no server answers yet; what it says is unverified until one does".to_owned(),
@@ -74,7 +78,7 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
     let introduction = format!("drafts: {drafts}; {link}");
     let options = AgentOptions {
         name: device::device_name(name),
-        drafter_name: (name != "none").then_some(drafts),
+        drafter_card: card,
         drafter,
         policy: args.device.policy,
         resilience: Resilience {
@@ -104,7 +108,12 @@ fn servers(args: &AgentArgs) -> anyhow::Result<Vec<String>> {
 
 /// What is served: as a server says, as is remembered of it, or what the draft model can do alone. Without any of them it waits
 /// for a server.
-async fn target(servers: &[String], vocabularies: &Path, model: Option<&LlamaModel>) -> anyhow::Result<Target> {
+async fn target(
+    servers: &[String],
+    vocabularies: &Path,
+    drafter: Option<(&LlamaModel, DrafterCard)>,
+) -> anyhow::Result<Target> {
+    let model = drafter.as_ref().map(|(model, _)| *model);
     let mut told = false;
     loop {
         let found = if servers.is_empty() { None } else { Some(Target::from_server(servers, vocabularies).await) };
@@ -117,9 +126,9 @@ async fn target(servers: &[String], vocabularies: &Path, model: Option<&LlamaMod
         if let Some(target) = Target::remembered(servers, vocabularies) {
             return Ok(checked(target, model)?);
         }
-        if let Some(model) = model {
+        if let Some((model, card)) = drafter {
             let context = model.train_context().min(UNTOLD_CONTEXT);
-            return Ok(Target::from_drafter(&model.description().name, model.vocab(), context));
+            return Ok(Target::from_drafter(card, model.vocab(), context));
         }
         if let Some(error) = unreachable.filter(|_| !std::mem::replace(&mut told, true)) {
             eprintln!("{error}; trying again until it answers");

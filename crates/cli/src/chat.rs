@@ -22,7 +22,7 @@ pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {
     }
     let mut messages: Vec<Message> =
         args.system.iter().map(|text| Message { role: "system".to_owned(), content: text.clone() }).collect();
-    let mut legend = args.device.show_drafts;
+    let mut legend = args.show.show_drafts;
     loop {
         if interactive {
             eprint!("\x1b[1m> \x1b[0m");
@@ -37,7 +37,7 @@ pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {
         messages.push(Message { role: "user".to_owned(), content: line });
         let tokens = device::chat_tokens(&vocab, &messages)?;
         device::check_room(tokens.len(), session.context())?;
-        let mut screen = Screen::new(&vocab, &args.sampling.stop, Some(Output::stdout(args.device.show_drafts)));
+        let mut screen = Screen::new(&vocab, &args.sampling.stop, Some(Output::stdout(args.show.show_drafts)));
         let prompt = to_prompt(tokens, &args.sampling);
         let generation =
             session.generate(prompt, |emitted| go_on(screen.show(emitted.token, Some(emitted.provenance)))).await?;

@@ -117,7 +117,7 @@ fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generatio
         println!("{}", serde_json::to_string(&report)?);
         return Ok(());
     }
-    if args.device.show_drafts {
+    if args.show.show_drafts {
         eprintln!("{}", show::legend());
     }
     eprintln!("{}", show::summary(tokens.len(), *elapsed, stats));
@@ -125,7 +125,7 @@ fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generatio
 }
 
 fn text_output(args: &RunArgs) -> Option<Output> {
-    match (args.json, args.device.show_drafts) {
+    match (args.json, args.show.show_drafts) {
         (false, colours) => Some(Output::stdout(colours)),
         (true, true) => Some(Output::stderr()),
         (true, false) => None,

@@ -52,6 +52,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let vocabulary = folder.path().join("vocabulary.gguf");
     vocabulary_file(&path, &vocabulary)?;
     let identity = Identity {
+        name: models::api_name(&args.model),
         model: model.description().to_string(),
         model_fingerprint: model.fingerprint().to_owned(),
         vocabulary_fingerprint: vocab.fingerprint().to_owned(),
@@ -74,7 +75,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
     server = server.with_grammars(Arc::new(Compiler::new(&vocab)));
     if let Some(http) = http {
-        server.serve_http(http, Front { name: models::api_name(&args.model), vocab, threads: options.threads })?;
+        server.serve_http(http, Front { vocab, threads: options.threads })?;
     }
     Ok(server)
 }

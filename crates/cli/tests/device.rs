@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -42,21 +43,7 @@ impl Device {
 
     /// The status and the body of what it answers.
     fn ask(&self, path: &str, body: Option<&Value>) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-        (status, if chunked { joined(body) } else { body.to_owned() })
+        ask(&self.address, path, body)
     }
 
     fn terminate(&mut self) -> Option<i32> {
@@ -70,6 +57,25 @@ impl Drop for Device {
         let _ended = self.process.kill();
         let _reaped = self.process.wait();
     }
+}
+
+/// The status and the body of what is answered at `address`.
+fn ask(address: &str, path: &str, body: Option<&Value>) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+    (status, if chunked { joined(body) } else { body.to_owned() })
 }
 
 /// A body that came in chunks.
@@ -137,6 +143,74 @@ fn real_device_answers_apps_as_its_server_would() {
         assert!(metrics.contains(name), "{name} is not in {metrics}");
     }
     assert_eq!(device.terminate(), Some(0));
+}
+
+/// The metrics that a text names, each with what follows it.
+fn metrics_in(text: &str) -> impl Iterator<Item = (String, &str)> {
+    text.match_indices("sled:").map(|(at, _)| {
+        let end = text[at + 5..].find(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit());
+        let (name, rest) = text[at..].split_at(end.map_or(text.len() - at, |end| end + 5));
+        (name.to_owned(), rest)
+    })
+}
+
+/// All strings in a JSON document that are called `key`.
+fn strings<'a>(document: &'a Value, key: &str, found: &mut Vec<&'a str>) {
+    match document {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| match value {
+            Value::String(text) if name == key => found.push(text),
+            value => strings(value, key, found),
+        }),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, key, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn real_board_and_pages_name_only_metrics_that_are_exported() {
+    let (target, draft) = (smollm2_f32(), file("SLED_TEST_SMOLLM2"));
+    let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::start(&target, &["-c", "2048", "-np", "4", "--http-port", &http.port().to_string()]);
+    let cache = tempfile::tempdir().unwrap();
+    let flags = ["--draft", draft.to_str().unwrap(), "--policy", "fixed:4"];
+    let device = Device::start(&server.url, cache.path(), &flags);
+    for address in [&device.address, &http.to_string()] {
+        let (status, answer) = ask(address, "/v1/chat/completions", Some(&question(QUESTION, json!({}))));
+        assert_eq!(status, 200, "{answer}");
+    }
+    let exported = |address: &str| -> BTreeSet<String> {
+        let (status, page) = ask(address, "/metrics", None);
+        assert_eq!(status, 200, "{page}");
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        samples.filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned)).collect()
+    };
+    let (of_server, of_device) = (exported(&http.to_string()), exported(&device.address));
+    let accepted = "sled:spec_decode_num_accepted_tokens_per_pos_total";
+    assert!(of_server.contains(accepted) && of_device.contains(accepted), "{of_server:?} {of_device:?}");
+
+    let board: Value = serde_json::from_str(include_str!("../../../deploy/grafana/sled.json")).unwrap();
+    let mut expressions = Vec::new();
+    strings(&board, "expr", &mut expressions);
+    let named: Vec<(String, &str)> = expressions.iter().flat_map(|expression| metrics_in(expression)).collect();
+    assert!(named.len() > 50, "{named:?}");
+    for (name, rest) in named {
+        let known = match rest.split('"').nth(1) {
+            Some("sled-server") => &of_server,
+            Some("sled-device") => &of_device,
+            job => panic!("{name} on the board is of no job: {job:?}"),
+        };
+        assert!(known.contains(&name), "{name}, which is on the board, is not in {known:?}");
+    }
+    // Pages name histograms by what is before `_bucket`.
+    let all: BTreeSet<&str> = of_server.union(&of_device).map(|name| name.trim_end_matches("_bucket")).collect();
+    for page in [include_str!("../../../docs/operations.md"), include_str!("../../../deploy/README.md")] {
+        for (name, _) in metrics_in(page) {
+            assert!(
+                name == "sled:" || all.contains(name.trim_end_matches("_bucket")),
+                "{name}, which a page names, is not in {all:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn real_doctor_measures_a_device_and_its_server() {
         assert!(alone[mode].as_f64().unwrap() > 0.0, "{alone}");
     }
     assert!(
-        report["advice"]["command"].as_str().unwrap().starts_with("sled run --server http://127.0.0.1:"),
+        report["advice"]["command"].as_str().unwrap().starts_with("sled device --server http://127.0.0.1:"),
         "{report}"
     );
 }

@@ -11,10 +11,12 @@
 //! | [`sequence`] | what the tokens of a session are, and how a prefix is named in a message |
 //! | [`message`] | what devices and the server say to each other |
 //! | [`policy`], [`goodput`], [`calibration`] | how long a draft block gets |
+//! | [`acceptance`] | how far verdicts accept drafts, counted |
 //! | [`device`] | the device's side of a session |
 //! | [`server`] | the server's side: sessions, acceptance, the next forward pass |
 //! | [`text`] | where committed bytes become text, and where a stop string ends it |
 
+pub mod acceptance;
 pub mod calibration;
 pub mod device;
 pub mod goodput;

@@ -201,6 +201,7 @@ fn a_perfect_drafter_is_always_accepted() {
         let (outcomes, pair) = pair.run();
         let stats = outcomes[0][0].stats;
         assert_eq!((stats.rounds, stats.draft_tokens, stats.accepted_tokens), (10, 40, 40), "coupling wastes nothing");
+        assert_eq!((stats.drafts, stats.accepted_at.counts()), (10, [10; 4].as_slice()));
         assert!((5..=7).contains(&pair.largest_step), "4 drafts, and up to 3 prompt tokens");
     }
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use sled_api::backend::{Backend, Event, Generated, Job, Mode, Outcome, Refusal};
+use sled_api::backend::{Backend, DrafterCard, Event, Generated, Job, Mode, Outcome, Refusal};
 use sled_core::Token;
 use sled_core::device::{FinishReason, Prompt, Provenance, Resilience};
 use sled_core::policy::Policy;
@@ -84,10 +84,14 @@ fn model() -> Drafter {
     Drafter::Model(SharedDrafter::start(Draft::new()).unwrap())
 }
 
+fn drafter_card() -> DrafterCard {
+    DrafterCard { name: "synthetic".to_owned(), description: "a synthetic drafter".to_owned() }
+}
+
 fn options(drafter: Drafter, servers: &[SocketAddr], folder: &Path) -> AgentOptions {
     AgentOptions {
         name: "test".to_owned(),
-        drafter_name: Some("synthetic".to_owned()),
+        drafter_card: Some(drafter_card()),
         drafter,
         policy: Policy::Goodput,
         servers: servers.iter().map(ToString::to_string).collect(),
@@ -152,7 +156,7 @@ async fn read(mut events: sled_api::backend::Events, mut at: impl FnMut(&Generat
                 }
                 Event::Started => {}
                 Event::Notice(sentence) => answer.notices.push(sentence),
-                Event::Done(outcome) => answer.outcome = Some(outcome),
+                Event::Done(outcome) => answer.outcome = Some(*outcome),
                 Event::Failed(sentence) => panic!("{sentence}"),
             }
         }
@@ -206,7 +210,7 @@ async fn requests_at_once_each_get_the_targets_own_output() {
 #[tokio::test]
 async fn the_draft_model_alone_gives_its_own_output_and_marks_it() {
     let folder = tempfile::tempdir().unwrap();
-    let target = Target::from_drafter("Synthetic (64 tokens)", vocabulary::vocab(), CONTEXT);
+    let target = Target::from_drafter(drafter_card(), vocabulary::vocab(), CONTEXT);
     let agent = Agent::start(target, options(model(), &[], folder.path()));
     assert_eq!((agent.model().id.as_str(), agent.model().modes.as_slice()), ("synthetic", &[Mode::Device][..]));
     for i in 0..8 {
@@ -455,7 +459,7 @@ async fn without_a_server_it_answers_alone_and_is_connected_when_one_comes() {
     let options = options(model(), &[address], folder.path());
     assert!(Target::from_server(&options.servers, folder.path()).await.is_err());
     assert!(Target::remembered(&options.servers, folder.path()).is_none(), "it was never met");
-    let agent = Agent::start(Target::from_drafter("synthetic", vocabulary::vocab(), CONTEXT), options);
+    let agent = Agent::start(Target::from_drafter(drafter_card(), vocabulary::vocab(), CONTEXT), options);
     let prompt = prompt(7, 30);
     let answer = ask(&agent, &prompt, Mode::Sled).await;
     assert_eq!((answer.provisional(), answer.ids()), (answer.tokens.len(), Draft::new().alone(&prompt)));

@@ -269,6 +269,7 @@ impl sled_wire::Sled for Liar {
     ) -> Result<tonic::Response<pb::ServerDescription>, tonic::Status> {
         Ok(tonic::Response::new(sled_wire::encode_description(sled_wire::Description {
             version: "0".to_owned(),
+            name: "liar".to_owned(),
             model: "liar".to_owned(),
             model_fingerprint: "feedfeedfeedfeed".to_owned(),
             vocabulary_fingerprint: VOCABULARY.to_owned(),

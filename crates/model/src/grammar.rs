@@ -30,7 +30,8 @@ const LONGEST_TOKEN: usize = 1024;
 /// that do not know how to go on fill the answer with it (the same rule as llama.cpp's).
 const WHITE_SPACE: &str = r" |\n{1,2}[ \t]{0,20}";
 
-/// Compiles grammars for one vocabulary. It is made at once; what it needs of the vocabulary is prepared with the first grammar.
+/// Compiles grammars for one vocabulary. It is made at once; what it needs of the vocabulary is prepared with the first grammar,
+/// or before it ([`Compiler::prepare`]).
 pub struct Compiler {
     pieces: Box<dyn Fn() -> Vec<Vec<u8>> + Send + Sync>,
     end_of_generation: Arc<[Token]>,
@@ -59,8 +60,14 @@ impl Compiler {
         }
     }
 
-    /// Compiles `grammar`, if it is not compiled. It takes milliseconds, a fraction of a second for the first grammar or a
-    /// large one: too long for a thread that others wait for.
+    /// Prepares what the first grammar needs of the vocabulary, which takes seconds where that is large. A grammar that comes
+    /// meanwhile waits for it.
+    pub fn prepare(&self) {
+        let _kept = self.factory();
+    }
+
+    /// Compiles `grammar`, if it is not compiled. It takes milliseconds, a fraction of a second for a large one, and seconds if
+    /// nothing is prepared: too long for a thread that others wait for.
     ///
     /// # Errors
     /// [`Error::Grammar`] if the text is no grammar, or too large or complex a one.
@@ -90,7 +97,7 @@ impl Compiler {
         if len > most {
             return Err(format!("its text has {len} bytes, and at most {most} are allowed"));
         }
-        let factory = self.factory.get_or_init(|| self.factory()).as_ref().map_err(String::clone)?;
+        let factory = self.factory().as_ref().map_err(String::clone)?;
         let top = top_level(text)?;
         let mut parser = factory.create_parser(top).map_err(|error| brief(&error))?;
         parser.parser.grammar().lexer_spec().check_rollback().map_err(|error| brief(&error))?;
@@ -98,7 +105,11 @@ impl Compiler {
         Ok(parser)
     }
 
-    fn factory(&self) -> Result<ParserFactory, String> {
+    fn factory(&self) -> &Result<ParserFactory, String> {
+        self.factory.get_or_init(|| self.new_factory())
+    }
+
+    fn new_factory(&self) -> Result<ParserFactory, String> {
         let Some(&end) = self.end_of_generation.first() else {
             return Err("the model's vocabulary has no token that ends an answer".to_owned());
         };

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sled_core::Token;
-use sled_core::sampler::{Context, Grammar, Sampler, SamplingParams};
+use sled_core::sampler::{Context, Grammar, GrammarText, Sampler, SamplingParams};
 use sled_model::Error;
 use sled_model::grammar::Compiler;
 
@@ -28,6 +29,29 @@ fn pieces() -> Vec<Vec<u8>> {
 
 fn compiler() -> Compiler {
     Compiler::with_pieces(&[END, OTHER_END], pieces)
+}
+
+#[test]
+fn what_comes_while_the_vocabulary_is_prepared_waits_for_it_and_does_not_prepare_it_again() {
+    let (prepared, counted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (began, count) = (Arc::clone(&prepared), Arc::clone(&counted));
+    let compiler = Compiler::with_pieces(&[END], move || {
+        began.store(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(200));
+        count.fetch_add(1, Ordering::SeqCst);
+        pieces()
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| compiler.prepare());
+        while prepared.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        for word in ["true", "false"] {
+            let compiler = &compiler;
+            scope.spawn(move || compiler.compile(&Grammar::new(GrammarText::Regex(word.to_owned()))).unwrap());
+        }
+    });
+    assert_eq!(counted.load(Ordering::SeqCst), 1);
 }
 
 fn sampler(compiler: &Compiler, grammar: &Grammar) -> Sampler {

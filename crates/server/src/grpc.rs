@@ -74,6 +74,7 @@ impl sled_wire::Sled for Service {
         sled_wire::check_protocol(request.get_ref().protocol)?;
         Ok(Response::new(sled_wire::encode_description(Description {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.identity.name.clone(),
             model: self.identity.model.clone(),
             model_fingerprint: self.identity.model_fingerprint.clone(),
             vocabulary_fingerprint: self.identity.vocabulary_fingerprint.clone(),

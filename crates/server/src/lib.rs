@@ -47,7 +47,9 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What a server serves.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The name of the target model, for people.
+    /// What requests call the target model.
+    pub name: String,
+    /// What the target model is, for people.
     pub model: String,
     /// Identifies the model file (16 hex digits).
     pub model_fingerprint: String,
@@ -91,8 +93,6 @@ impl Default for Settings {
 
 /// What the HTTP port has to know of the model.
 pub struct Front {
-    /// What requests call the model.
-    pub name: String,
     /// Its vocabulary, with its chat template.
     pub vocab: Vocab,
     /// How many threads compute.
@@ -155,9 +155,9 @@ impl Server {
         })
     }
 
-    /// Answers the API's jobs with this server's engine, as the model called `name`.
+    /// Answers the API's jobs with this server's engine.
     #[must_use]
-    pub fn backend(&self, name: String, vocab: Vocab) -> EngineBackend {
+    pub fn backend(&self, vocab: Vocab) -> EngineBackend {
         let sessions = http::Sessions {
             engine: self.engine.clone(),
             roster: self.roster.clone(),
@@ -165,7 +165,7 @@ impl Server {
             end_of_generation: self.identity.end_of_generation.clone().into(),
         };
         let compiler = self.compiler.clone().unwrap_or_else(|| Arc::new(Compiler::new(&vocab)));
-        EngineBackend::new(name, vocab, compiler, sessions)
+        EngineBackend::new(&self.identity, vocab, compiler, sessions)
     }
 
     /// Serves `http` too, from now on.
@@ -185,7 +185,7 @@ impl Server {
         };
         let figures = Figures::start(facts, self.engine.clone(), self.roster.clone(), self.traffic.clone());
         let metrics = Metrics::new(self.engine.clone(), self.traffic.clone());
-        http.open(self.backend(front.name, front.vocab), figures, metrics)?;
+        http.open(self.backend(front.vocab), figures, metrics)?;
         self.http = Some(http);
         Ok(())
     }
@@ -225,6 +225,14 @@ impl Server {
         let Self { listener, engine, thread, identity, settings, limits, roster, traffic, compiler, http } = self;
         let bounds =
             Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft: settings.max_draft };
+        if let Some(compiler) = compiler.clone() {
+            let engine = engine.clone();
+            tokio::spawn(async move {
+                // It answers once it has measured itself, which is not to be disturbed.
+                let _stopped = engine.report().await.await;
+                tokio::task::spawn_blocking(move || compiler.prepare()).await
+            });
+        }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
         let incoming = TcpListenerStream::new(listener).map(move |stream| stream.map(|stream| traffic.count(stream)));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

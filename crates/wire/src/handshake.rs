@@ -18,7 +18,9 @@ const VOCABULARY_CHUNK_BYTES: usize = 256 << 10;
 pub struct Description {
     /// The version of the server's program.
     pub version: String,
-    /// The name of the target model.
+    /// What requests call the target model; empty if the server has no name for it.
+    pub name: String,
+    /// What the target model is, for people.
     pub model: String,
     /// Names the target model by its content: 16 hexadecimal digits.
     pub model_fingerprint: String,
@@ -62,6 +64,7 @@ pub fn encode_description(description: Description) -> pb::ServerDescription {
     pb::ServerDescription {
         protocol: PROTOCOL,
         version: description.version,
+        name: description.name,
         model: description.model,
         model_fingerprint: description.model_fingerprint,
         vocabulary_fingerprint: description.vocabulary_fingerprint,
@@ -79,7 +82,8 @@ pub fn decode_description(message: pb::ServerDescription) -> Result<Description,
     check_protocol(message.protocol)?;
     Ok(Description {
         version: name("server's version", message.version)?,
-        model: name("model's name", message.model)?,
+        name: name("model's name", message.name)?,
+        model: name("model's description", message.model)?,
         model_fingerprint: name("model's fingerprint", message.model_fingerprint)?,
         vocabulary_fingerprint: name("vocabulary's fingerprint", message.vocabulary_fingerprint)?,
         bounds: Bounds {

@@ -33,6 +33,7 @@ impl Sled for Stub {
     ) -> Result<Response<pb::ServerDescription>, Status> {
         check_protocol(request.into_inner().protocol)?;
         Ok(Response::new(encode_description(Description {
+            name: "synthetic".to_owned(),
             version: "0.1.0".into(),
             model: "stub".into(),
             model_fingerprint: "0123456789abcdef".into(),

@@ -229,6 +229,7 @@ proptest! {
 
 fn description() -> Description {
     Description {
+        name: "big-1".to_owned(),
         version: "0.1.0".into(),
         model: "qwen2.5-7b".into(),
         model_fingerprint: "0123456789abcdef".into(),

@@ -42,8 +42,12 @@ pub(crate) struct Model {
 /// What SLED tells of a model.
 #[derive(Debug, Serialize, ToSchema)]
 struct SledModel {
-    /// What drafts for it here.
+    /// What it is, for people.
+    description: String,
+    /// The name of what drafts for it here.
     drafter: Option<String>,
+    /// What that is, for people.
+    drafter_description: Option<String>,
     /// Who may answer; the first does if nothing is asked for.
     modes: Vec<&'static str>,
     /// The most tokens that a text may have, answer included.
@@ -62,7 +66,9 @@ impl Model {
             parent: None,
             max_model_len: card.context,
             sled: SledModel {
-                drafter: card.drafter.clone(),
+                description: card.description.clone(),
+                drafter: card.drafter.as_ref().map(|drafter| drafter.name.clone()),
+                drafter_description: card.drafter.as_ref().map(|drafter| drafter.description.clone()),
                 modes: card.modes.iter().copied().map(mode_name).collect(),
                 context: card.context,
             },

@@ -1,5 +1,7 @@
 //! What is told at the end of an answer: usage, and what SLED did for it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sled_core::device::Provenance;
 use utoipa::ToSchema;
@@ -52,11 +54,13 @@ pub(crate) struct RequestMetrics {
 /// What speculation brought.
 #[derive(Debug, Serialize, ToSchema)]
 struct SpeculativeDecoding {
-    /// Tokens per verdict: 1 + accepted / verdicts.
+    /// Tokens a verdict: 1 + accepted / verdicts.
     mean_acceptance_length: f64,
     /// Accepted / proposed tokens.
     draft_acceptance_rate: f64,
-    /// Verdicts.
+    /// How many verdicts accepted so many proposed tokens, by that number; numbers that none accepted are left out.
+    acceptance_histogram: BTreeMap<usize, u64>,
+    /// Verdicts on at least one proposed token.
     num_spec_steps: u64,
     /// Proposed tokens that became committed.
     num_accepted_draft_tokens: u64,
@@ -68,17 +72,26 @@ impl RequestMetrics {
     #[allow(clippy::cast_precision_loss)]
     pub(crate) fn of(end: &End) -> Option<Self> {
         let stats = end.outcome.as_ref()?.stats;
-        let (steps, drafted, accepted) = (stats.rounds, stats.draft_tokens, stats.accepted_tokens);
+        let (steps, drafted, accepted) = (stats.drafts, stats.draft_tokens, stats.accepted_tokens);
         (steps > 0 && drafted > 0).then(|| Self {
             speculative_decoding: SpeculativeDecoding {
                 mean_acceptance_length: 1.0 + accepted as f64 / steps as f64,
                 draft_acceptance_rate: accepted as f64 / drafted as f64,
+                acceptance_histogram: histogram(steps, stats.accepted_at.counts()),
                 num_spec_steps: steps,
                 num_accepted_draft_tokens: accepted,
                 num_draft_tokens: drafted,
             },
         })
     }
+}
+
+/// How many of `verdicts` accepted exactly so many drafts, given how many accepted at least one, two, and so on.
+fn histogram(verdicts: u64, at_least: &[u64]) -> BTreeMap<usize, u64> {
+    let from = std::iter::once(verdicts).chain(at_least.iter().copied());
+    let to = at_least.iter().copied().chain([0]);
+    let exactly = from.zip(to).map(|(from, to)| from.saturating_sub(to));
+    exactly.enumerate().filter(|&(_, count)| count > 0).collect()
 }
 
 /// A token and how it came about.

@@ -16,7 +16,8 @@ export function short(value) {
   if (size >= 1e6) return `${trim((value / 1e6).toPrecision(3))}M`;
   if (size >= 1e4) return `${trim((value / 1e3).toPrecision(3))}k`;
   if (size >= 100 || Number.isInteger(value)) return value.toFixed(0);
-  return size >= 10 ? value.toFixed(1) : value.toFixed(size < 1 ? 2 : 1);
+  if (size >= 1) return value.toFixed(1);
+  return trim(value.toPrecision(2));
 }
 
 function trim(number) {
@@ -58,14 +59,17 @@ export class Chart {
     const context = this.#canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.#width, this.#height);
-    context.font = `11px ${getComputedStyle(this.#canvas).fontFamily}`;
+    // To be read from where the screen is looked at: a wall is looked at from afar.
+    const size = Math.round(Math.min(20, Math.max(13, 0.09 * this.#height)));
+    context.font = `${size}px ${getComputedStyle(this.#canvas).fontFamily}`;
     this.#draw(context, this.#width, this.#height);
   }
 }
 
 /** The plot inside a canvas: linear scales, with a line at zero, half and top. */
 export function plot(context, width, height, { left, right, top }) {
-  const box = { x: 0.5, y: 14.5, width: width - 1, height: height - 32 };
+  const size = parseFloat(context.font);
+  const box = { x: 0.5, y: size + 4.5, width: width - 1, height: height - 2 * size - 11 };
   const x = (value) => box.x + (box.width * (value - left)) / (right - left);
   const y = (value) => box.y + box.height * (1 - value / top);
   context.lineWidth = 1;
@@ -107,7 +111,7 @@ export function line(context, points) {
 /** A line over time; where nothing was measured it is broken. `fill` shades what is below it. */
 export function series(context, { box, x, y }, times, values, ink, fill) {
   context.strokeStyle = ink;
-  context.lineWidth = 1.75;
+  context.lineWidth = 2.5;
   context.lineJoin = "round";
   const flush = (points) => {
     if (points.length === 1) points.push([points[0][0] + 1, points[0][1]]);

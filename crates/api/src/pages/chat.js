@@ -34,10 +34,10 @@ async function connect() {
 }
 
 function showModel(problem) {
-  const drafter = model?.sled?.drafter;
-  const name = model?.root && !model.root.includes("/") ? model.root : model?.id;
+  const { drafter, drafter_description: about, description } = model?.sled ?? {};
+  const name = model?.id;
   $("model").textContent = problem ? "Not connected" : drafter ? `${drafter} → ${name}` : name;
-  $("model").title = problem ?? (drafter ? `${drafter} drafts, ${name} decides` : "");
+  $("model").title = problem ?? (drafter ? `${about} drafts, ${description} decides` : description);
   $("welcome-title").textContent = problem ? "Waiting for the device." : "What shall we write?";
   $("welcome-text").textContent = problem ?? (drafter
     ? `${drafter} drafts on this device, and ${name} on the server decides every token.`

@@ -1,5 +1,5 @@
 import { ceiling, Chart, colour, label, line, plot, series, short } from "./chart.js";
-import { History, listen, WINDOW } from "./feed.js";
+import { History, listen } from "./feed.js";
 import { age, Sessions } from "./sessions.js";
 
 const $ = (id) => document.getElementById(id);
@@ -17,17 +17,17 @@ let pointer = null;
 
 const milliseconds = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
 
-/** A chart over the last five minutes. */
-function overTime({ lines, unit, top }) {
+/** A chart over the last minutes, up to `top`, or to what was seen but at least to `least`. */
+function overTime({ lines, unit, top, least = 0 }) {
   return (context, width, height) => {
     const times = history.column("time");
     const columns = lines.map(({ column }) => history.column(column));
-    const most = top?.() ?? ceiling(1.04 * Math.max(0, ...columns.flat()));
-    const scales = plot(context, width, height, { left: history.now - WINDOW, right: history.now, top: most });
+    const most = top?.() ?? ceiling(Math.max(least, 1.04 * Math.max(0, ...columns.flat())));
+    const scales = plot(context, width, height, { left: history.now - history.span, right: history.now, top: most });
     lines.forEach(({ ink, fill }, index) => series(context, scales, times, columns[index], colour(ink), fill));
     const at = pointed();
     const middle = at < 0 ? null : `${age(history.now - times[at])} ago`;
-    label(context, scales, { unit, left: "−5 min", right: "now", middle });
+    label(context, scales, { unit, left: since(), right: "now", middle });
     if (at < 0) return;
     const x = Math.round(scales.x(times[at])) + 0.5;
     context.strokeStyle = colour("faint");
@@ -39,6 +39,11 @@ function overTime({ lines, unit, top }) {
   };
 }
 
+/** Where the charts over time begin. */
+function since() {
+  return `−${history.span / 60} min`;
+}
+
 function dot(context, x, y, radius, ink) {
   context.fillStyle = ink;
   context.beginPath();
@@ -46,7 +51,7 @@ function dot(context, x, y, radius, ink) {
   context.fill();
 }
 
-/** Each pass of the last five minutes, and the line that the scheduler counts with. */
+/** Each pass of the last minutes, and the line that the scheduler counts with. */
 function cost(context, width, height) {
   const points = history.samples.flatMap((each) => each.points.map(([rows, ms]) => [rows, ms, each.time]));
   const right = ceiling(1.02 * points.reduce((most, [rows]) => Math.max(most, rows), 4));
@@ -60,28 +65,28 @@ function cost(context, width, height) {
   context.clip();
   const ink = colour("accepted");
   for (const [rows, ms, time] of points) {
-    context.globalAlpha = 0.12 + 0.5 * (1 - (history.now - time) / WINDOW) ** 3;
-    dot(context, scales.x(rows), scales.y(ms), 2.2, ink);
+    context.globalAlpha = 0.12 + 0.5 * Math.max(0, 1 - (history.now - time) / history.span) ** 3;
+    dot(context, scales.x(rows), scales.y(ms), 3, ink);
   }
   context.globalAlpha = 1;
   if (latest) {
     context.strokeStyle = colour("corrected");
-    context.lineWidth = 2;
+    context.lineWidth = 2.5;
     line(context, [0, right].map((rows) => [scales.x(rows), scales.y(latest.cost.fixed_ms + rows * latest.cost.row_ms)]));
   }
   context.restore();
   label(context, scales, { unit: " ms", left: "0", right: `${short(right)} rows` });
 }
 
-/** How many passes had how many sessions, since the start. */
+/** How many passes had one session, two, and so on, since the start. */
 function sizes(context, width, height) {
   const counts = latest?.batch_sizes ?? [];
-  const most = Math.max(8, counts.findLastIndex((count) => count > 0));
-  const scales = plot(context, width, height, { left: 0.5, right: most + 0.5, top: ceiling(Math.max(1, ...counts.slice(1))) });
+  const most = Math.max(8, counts.length);
+  const scales = plot(context, width, height, { left: 0.5, right: most + 0.5, top: ceiling(Math.max(1, ...counts)) });
   const gap = Math.min(3, (0.2 * scales.box.width) / most);
   context.fillStyle = colour("accepted");
   for (let size = 1; size <= most; size += 1) {
-    const [left, right, y] = [scales.x(size - 0.5) + gap / 2, scales.x(size + 0.5) - gap / 2, scales.y(counts[size] ?? 0)];
+    const [left, right, y] = [scales.x(size - 0.5) + gap / 2, scales.x(size + 0.5) - gap / 2, scales.y(counts[size - 1] ?? 0)];
     context.fillRect(left, y, right - left, scales.box.y + scales.box.height - y);
   }
   label(context, scales, { left: "1", right: String(most), middle: "sessions" });
@@ -90,8 +95,8 @@ function sizes(context, width, height) {
 /** What was evicted and who was refused, second by second, side by side. */
 function pressure(context, width, height) {
   const top = ceiling(Math.max(4, ...history.column("evicted"), ...history.column("refused")));
-  const scales = plot(context, width, height, { left: history.now - WINDOW, right: history.now, top });
-  const each = Math.max(2, scales.box.width / WINDOW);
+  const scales = plot(context, width, height, { left: history.now - history.span, right: history.now, top });
+  const each = Math.max(2, scales.box.width / history.span);
   const inks = [colour("accepted"), colour("corrected")];
   for (const { time, evicted, refused } of history.samples) {
     for (const [count, ink, shift] of [[evicted, inks[0], 0], [refused, inks[1], each]]) {
@@ -100,7 +105,7 @@ function pressure(context, width, height) {
       context.fillRect(scales.x(time) - each + shift, scales.y(count), each, scales.box.y + scales.box.height - scales.y(count));
     }
   }
-  label(context, scales, { left: "−5 min", right: "now" });
+  label(context, scales, { left: since(), right: "now" });
 }
 
 const key = (ink, text) => ({ ink, text });
@@ -110,20 +115,20 @@ const CHARTS = {
     caption: (each) => [key(null, short(each.rate))],
   },
   batch: {
-    draw: overTime({ lines: [{ column: "rows", ink: "accepted" }, { column: "sessions", ink: "corrected" }] }),
+    draw: overTime({ lines: [{ column: "rows", ink: "accepted", fill: true }, { column: "sessions", ink: "corrected" }] }),
     caption: (each) => each.rows == null ? [] : [key("corrected", `${each.sessions.toFixed(1)} sessions`), key("accepted", `${each.rows.toFixed(1)} rows`)],
   },
   queue: {
-    draw: overTime({ lines: [{ column: "queue", ink: "accepted", fill: true }], unit: " ms" }),
+    draw: overTime({ lines: [{ column: "queue", ink: "accepted", fill: true }], unit: " ms", least: 1 }),
     caption: (each) => each.queue == null ? [] : [key(null, milliseconds(each.queue))],
   },
   step: {
-    draw: overTime({ lines: [{ column: "step", ink: "accepted", fill: true }], unit: " ms" }),
+    draw: overTime({ lines: [{ column: "step", ink: "accepted", fill: true }], unit: " ms", least: 1 }),
     caption: (each) => each.step == null ? [] : [key(null, milliseconds(each.step))],
   },
   cost: {
     draw: cost,
-    caption: () => [key("corrected", `${short(latest.cost.fixed_ms)} + ${short(latest.cost.row_ms)} ms a row`)],
+    caption: () => [key("corrected", `${short(latest.cost.fixed_ms)} + ${short(latest.cost.row_ms)} n ms`)],
   },
   sizes: {
     draw: sizes,
@@ -178,7 +183,7 @@ function point(share) {
 /** The second under the pointer; -1 if there is none. */
 function pointed() {
   if (pointer == null || history.samples.length === 0) return -1;
-  const time = history.now - WINDOW * (1 - pointer);
+  const time = history.now - history.span * (1 - pointer);
   const at = history.samples.findIndex((each) => each.time >= time);
   return at >= 0 && Math.abs(history.samples[at].time - time) < 3 ? at : -1;
 }

@@ -1,7 +1,7 @@
 // The stream of live figures, and the last five minutes of it.
 
 /** How much is kept, in seconds. */
-export const WINDOW = 300;
+const WINDOW = 300;
 /** Without figures for so long, in milliseconds, the server is away. */
 const SILENCE = 4000;
 
@@ -65,6 +65,12 @@ export class History {
 
   get now() {
     return this.samples.at(-1)?.time ?? 0;
+  }
+
+  /** Over how many seconds charts go: a minute or two at first, five in the end. */
+  get span() {
+    const seen = this.now - (this.samples[0]?.time ?? 0);
+    return [60, 120].find((span) => span >= seen) ?? WINDOW;
   }
 
   column(name) {

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sled_api::backend::{Backend, Event, Events, Generated, Job, Logprobs, Mode, ModelCard, Outcome, Refusal};
+use sled_api::backend::{
+    Backend, DrafterCard, Event, Events, Generated, Job, Logprobs, Mode, ModelCard, Outcome, Refusal,
+};
 use sled_api::{Api, Settings, router};
 use sled_core::Token;
 use sled_core::device::{FinishReason, Provenance, Stats};
@@ -76,8 +78,9 @@ impl Fake {
     pub fn with(vocab: Vocab, script: impl Fn(&Job) -> Result<Vec<Do>, Refusal> + Send + Sync + 'static) -> Self {
         let card = ModelCard {
             id: "fake-1".to_owned(),
+            description: "a fake (of 1 parameter)".to_owned(),
             context: CONTEXT,
-            drafter: Some("parrot".to_owned()),
+            drafter: Some(DrafterCard { name: "parrot".to_owned(), description: "a parrot (1 kg)".to_owned() }),
             modes: vec![Mode::Sled, Mode::Server],
         };
         Self {
@@ -212,18 +215,23 @@ impl Worker {
         self.sender.send(event).await.is_ok()
     }
 
-    fn outcome(&self, reason: FinishReason) -> Outcome {
+    fn outcome(&self, reason: FinishReason) -> Box<Outcome> {
         let count = |wanted| self.generated.iter().filter(|&&provenance| provenance == wanted).count() as u64;
         let accepted = count(Provenance::Accepted);
-        let stats = Stats {
+        let mut stats = Stats {
             rounds: count(Provenance::Corrected) + count(Provenance::Bonus),
             draft_tokens: accepted + count(Provenance::Corrected),
             accepted_tokens: accepted,
             provisional_tokens: count(Provenance::Provisional),
             ..Stats::default()
         };
+        let decides = |provenance: &Provenance| *provenance != Provenance::Accepted;
+        for verdict in self.generated.split_inclusive(decides).filter(|verdict| verdict[0] != Provenance::Bonus) {
+            stats.drafts += 1;
+            stats.accepted_at.add(verdict.iter().filter(|&provenance| !decides(provenance)).count());
+        }
         let load = Load { step: Duration::from_millis(20), sharing: 2, price: 250, ..Load::default() };
-        Outcome { reason, stats, cached: 3, round_trip: Some(Duration::from_millis(40)), load: Some(load) }
+        Box::new(Outcome { reason, stats, cached: 3, round_trip: Some(Duration::from_millis(40)), load: Some(load) })
     }
 }
 

@@ -17,7 +17,7 @@ pub struct AgentArgs {
     #[arg(long, env = "SLED_PORT", default_value_t = 7700)]
     pub port: u16,
 
-    /// The key that requests must have, as `Authorization: Bearer KEY` [default: none is asked for]
+    /// The key that requests to the API must have, as `Authorization: Bearer KEY` [default: everybody may ask]
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 

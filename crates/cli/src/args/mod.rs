@@ -139,7 +139,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_HTTP_PORT", value_name = "PORT")]
     pub http_port: Option<u16>,
 
-    /// The key that requests to the API must have [default: everybody may ask]
+    /// The key that requests to the API must have, as `Authorization: Bearer KEY` [default: everybody may ask]
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 
@@ -259,7 +259,11 @@ pub struct DeviceArgs {
     /// The longest that a server may take to answer, in seconds, before it is asked again; doubled each time
     #[arg(long, env = "SLED_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: std::time::Duration,
+}
 
+/// How an answer looks on a terminal.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
     /// Colour the answer by who proposed it: accepted drafts, corrections, bonus tokens
     #[arg(long, env = "SLED_SHOW_DRAFTS")]
     pub show_drafts: bool,
@@ -341,6 +345,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
+    #[command(flatten)]
+    pub show: ShowArgs,
+
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long, env = "SLED_RAW")]
     pub raw: bool,
@@ -360,6 +367,9 @@ pub struct ChatArgs {
 
     #[command(flatten)]
     pub sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub show: ShowArgs,
 
     /// A system prompt
     #[arg(long, env = "SLED_SYSTEM", value_name = "TEXT")]

@@ -91,6 +91,7 @@ pub struct Emulation {
 pub async fn run(replay: &Replay, emulation: Emulation, indices: &[usize]) -> anyhow::Result<Measured> {
     let Emulation { cost, draft_time, rtt, policy, ahead } = emulation;
     let identity = Identity {
+        name: "replay".to_owned(),
         model: "replay".to_owned(),
         model_fingerprint: FINGERPRINT.to_owned(),
         vocabulary_fingerprint: FINGERPRINT.to_owned(),

@@ -175,6 +175,7 @@ async fn rounds(devices: usize, time: Duration) -> anyhow::Result<Rounds> {
     let mut logits = vec![0.0; VOCAB];
     logits[TOKEN as usize] = 1.0;
     let identity = Identity {
+        name: "free".to_owned(),
         model: "free".to_owned(),
         model_fingerprint: FINGERPRINT.to_owned(),
         vocabulary_fingerprint: FINGERPRINT.to_owned(),

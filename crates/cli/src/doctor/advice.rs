@@ -32,7 +32,7 @@ fn device(facts: &Facts, expected: &[Speeds], threads: Option<u32>) -> Option<Ad
     let Some(Server { address, found: Some(_), .. }) = &facts.server else {
         let name = drafter.model.as_ref().map(|_| &drafter.name)?;
         return Some(Advice {
-            command: format!("sled run --server none --draft {name}{threads} \"PROMPT\""),
+            command: format!("sled device --server none --draft {name}{threads}"),
             reason: "without a server the draft model decodes alone: its own text, not a target's".to_owned(),
         });
     };
@@ -41,7 +41,7 @@ fn device(facts: &Facts, expected: &[Speeds], threads: Option<u32>) -> Option<Ad
     let gain = last.and_then(|speeds| Some(speeds.sled? / speeds.plain?));
     let others = last.map_or(0, |speeds| speeds.others);
     let beside = if others > 0 { format!(", beside {others} others") } else { String::new() };
-    let command = |draft: &str| format!("sled run --server {address} --draft {draft}{threads} \"PROMPT\"");
+    let command = |draft: &str| format!("sled device --server {address} --draft {draft}{threads}");
     let usable = drafter.error.is_none() && facts.trial.as_ref().is_none_or(|trial| trial.error.is_none());
     let (draft, reason) = match (&drafter.model, gain) {
         (Some(_), Some(gain)) if gain >= WORTH => {

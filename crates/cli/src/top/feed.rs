@@ -45,7 +45,8 @@ pub fn follow(url: String) -> Receiver<News> {
                 .http_status_as_error(false)
                 .build(),
         );
-        while let Some(why) = listen(&agent, &url, &sender) {
+        let mut heard = false;
+        while let Some(why) = listen(&agent, &url, &sender, &mut heard) {
             if sender.send(News::Away(why)).is_err() {
                 return;
             }
@@ -55,11 +56,14 @@ pub fn follow(url: String) -> Receiver<News> {
     news
 }
 
-/// Passes the frames on until the stream ends, and says why it did; `None` if nobody takes them any more.
-fn listen(agent: &ureq::Agent, url: &str, news: &SyncSender<News>) -> Option<String> {
+/// Passes the frames on until the stream ends, and says why it did: briefly where the server was `heard` before. `None` if nobody
+/// takes them any more.
+fn listen(agent: &ureq::Agent, url: &str, news: &SyncSender<News>, heard: &mut bool) -> Option<String> {
     let server = url.trim_end_matches("/events");
+    let away = || format!("{server} is away; trying again");
     let response = match agent.get(url).call() {
         Ok(response) => response,
+        Err(_) if *heard => return Some(away()),
         Err(error) => {
             return Some(format!(
                 "nothing answers at {server} ({error}); start the server with --http-port, or name it with --server"
@@ -68,27 +72,46 @@ fn listen(agent: &ureq::Agent, url: &str, news: &SyncSender<News>) -> Option<Str
     };
     match response.status().as_u16() {
         200 => {}
-        503 => return Some(format!("the server at {server} is loading its model")),
+        503 => return Some(format!("{server} is loading its model")),
         status => {
             return Some(format!("{server} has no figures (HTTP {status}); give the --http-port of a sled server"));
         }
     }
     for line in BufReader::new(response.into_body().into_reader()).lines() {
         let Ok(line) = line else { break };
-        if let Some(json) = line.strip_prefix("data:")
-            && news.send(News::Frame(json.trim_start().to_owned())).is_err()
-        {
+        let Some(json) = line.strip_prefix("data:") else { continue };
+        *heard = true;
+        if news.send(News::Frame(json.trim_start().to_owned())).is_err() {
             return None;
         }
     }
-    Some(format!("the server at {server} is away; trying again"))
+    Some(away())
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
 
     use super::*;
+
+    #[test]
+    fn a_server_that_goes_is_said_to_be_away_in_a_line_of_80_columns() {
+        use std::io::{Read, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = url(&listener.local_addr().unwrap().to_string()).unwrap();
+        let news = follow(url);
+        let (mut stream, _) = listener.accept().unwrap();
+        let _request = stream.read(&mut [0; 1024]).unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: {{}}\n\n").unwrap();
+        drop((stream, listener));
+        assert!(matches!(news.recv().unwrap(), News::Frame(json) if json == "{}"));
+        // When its stream ends, and when it is tried again.
+        for _ in 0..2 {
+            let News::Away(why) = news.recv().unwrap() else { panic!("it is not there") };
+            assert!(why.ends_with(" is away; trying again") && why.len() < 60, "{why}");
+        }
+    }
 
     #[test]
     fn a_server_may_be_named_briefly() {

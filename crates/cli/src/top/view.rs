@@ -97,6 +97,7 @@ pub fn draw(screen: &mut Screen<'_>, history: &History, palette: &Palette) {
 fn header(screen: &mut Screen<'_>, area: Rect, history: &History, frame: &Frame, palette: &Palette) {
     let (server, rates) = (&frame.server, &frame.rates);
     let up = HumanDuration(Duration::from_secs_f64(frame.time_s.max(0.0)));
+    let threads = if server.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", server.threads) };
     let goal = server.rate_goal.map(|goal| format!(" · goal {goal} tokens/s")).unwrap_or_default();
     let acceptance = history.acceptance().map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
     let traffic = format!("  in {}/s  out {}/s", bytes(rates.bytes_in_per_s), bytes(rates.bytes_out_per_s));
@@ -104,8 +105,8 @@ fn header(screen: &mut Screen<'_>, area: Rect, history: &History, frame: &Frame,
         Line::from(vec![server.model.as_str().bold(), Span::styled(format!("  up {up}"), palette.quiet)]),
         Line::styled(
             format!(
-                "sled {} · context {} · {} in cache · {} threads · {} · assist {}{goal}",
-                server.version, server.context, server.sequences, server.threads, server.batching, server.assist
+                "sled {} · context {} · {} in cache · {threads} · {} · assist {}{goal}",
+                server.version, server.context, server.sequences, server.batching, server.assist
             ),
             palette.quiet,
         ),
@@ -371,7 +372,7 @@ mod tests {
     fn a_server_that_is_away_is_said_in_one_line_and_the_last_figures_stay() {
         let mut history = History::default();
         history.add(frame(1));
-        history.lose("the server at http://x is away; trying again".to_owned());
+        history.lose("http://x is away; trying again".to_owned());
         let text = drawn(80, 24, &history);
         assert!(text.contains("is away; trying again") && text.contains("pi-0") && !text.contains("q quits"), "{text}");
         history.add(frame(1));

@@ -27,6 +27,7 @@ use blocks::Block;
 use link::Link;
 use timer::Clock;
 
+use crate::acceptance::AcceptedAt;
 use crate::calibration::Calibration;
 use crate::goodput::Goodput;
 use crate::message::{ContextUpdate, Load, Reply, Request, Turn};
@@ -220,6 +221,10 @@ pub struct Stats {
     pub draft_tokens: u64,
     /// Draft tokens that became committed tokens.
     pub accepted_tokens: u64,
+    /// Verdicts on at least one draft token.
+    pub drafts: u64,
+    /// Accepted draft tokens by their place in a verdict.
+    pub accepted_at: AcceptedAt,
     /// Tokens that no target has seen.
     pub provisional_tokens: u64,
     /// Rows that the server spent on verdicts.

@@ -2,9 +2,9 @@
 
 use super::blocks::Block;
 use super::{Device, FinishReason, Provenance};
-use crate::Token;
 use crate::message::Commit;
 use crate::sampler::Logprobs;
+use crate::{Position, Token};
 
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
 const MAX_STRIKES: u32 = 32;
@@ -33,12 +33,9 @@ impl Device {
         self.stats.server_rows += u64::from(commit.rows);
         self.measure(commit, tokens.len());
         self.server_lives();
-        for token in tokens {
-            let logprobs = self.logprobs.and_then(|_| commit.logprobs_at(self.settled)).cloned();
-            self.commit(token, logprobs);
-            if self.finished {
-                return;
-            }
+        self.settle(commit, tokens);
+        if self.finished {
+            return;
         }
         while self.blocks.front().is_some_and(|block| block.is_answered(self.settled)) {
             self.blocks.pop_front();
@@ -82,9 +79,30 @@ impl Device {
         }
     }
 
-    fn commit(&mut self, token: Token, logprobs: Option<Logprobs>) {
+    /// Commits `tokens` one by one, up to one that ends the generation.
+    fn settle(&mut self, commit: &Commit, tokens: Vec<Token>) {
+        self.stats.drafts += u64::from(self.is_sent(self.settled));
+        let mut accepted = 0;
+        for token in tokens {
+            let logprobs = self.logprobs.and_then(|_| commit.logprobs_at(self.settled)).cloned();
+            accepted += usize::from(self.commit(token, logprobs) == Provenance::Accepted);
+            if self.finished {
+                break;
+            }
+        }
+        self.stats.accepted_tokens += accepted as u64;
+        self.stats.accepted_at.add(accepted);
+    }
+
+    /// Whether a server was sent a draft for `position`.
+    fn is_sent(&self, position: Position) -> bool {
+        self.blocks.iter().any(|block| (block.start..block.end).contains(&position))
+    }
+
+    /// Returns how the token came about.
+    fn commit(&mut self, token: Token, logprobs: Option<Logprobs>) -> Provenance {
         let position = self.settled;
-        let sent = self.blocks.iter().any(|block| (block.start..block.end).contains(&position));
+        let sent = self.is_sent(position);
         let agrees = self.sequence.tokens().get(position) == Some(&token);
         if let Some(draft) = self.drafted.pop_front() {
             self.calibration.observe(draft.confidence, agrees);
@@ -107,8 +125,8 @@ impl Device {
             (true, false) => Provenance::Corrected,
             (false, _) => Provenance::Bonus,
         };
-        self.stats.accepted_tokens += u64::from(provenance == Provenance::Accepted);
         self.emit(token, provenance, logprobs);
+        provenance
     }
 
     /// Counts a reply that brought nothing; false, and the session has failed, if there were too many in a row.

@@ -35,8 +35,8 @@ pub use session::Tally;
 use session::{Session, Wants};
 
 use crate::Token;
+use crate::acceptance::AcceptedAt;
 use crate::message::{Reply, Request};
-use crate::policy::Policy;
 
 /// Names a session within one run of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,7 +128,7 @@ pub struct Answer {
 }
 
 /// What all sessions have had so far, closed ones included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Tokens committed.
     pub committed: u64,
@@ -139,13 +139,7 @@ pub struct Totals {
     /// Accepted drafts.
     pub accepted: u64,
     /// Accepted drafts by their place among the verified ones.
-    pub accepted_at: [u64; Policy::MAX_LENGTH],
-}
-
-impl Default for Totals {
-    fn default() -> Self {
-        Self { committed: 0, drafts: 0, drafted: 0, accepted: 0, accepted_at: [0; Policy::MAX_LENGTH] }
-    }
+    pub accepted_at: AcceptedAt,
 }
 
 impl Totals {
@@ -154,7 +148,7 @@ impl Totals {
         self.drafts += u64::from(drafted > 0);
         self.drafted += drafted as u64;
         self.accepted += accepted as u64;
-        self.accepted_at.iter_mut().take(accepted).for_each(|count| *count += 1);
+        self.accepted_at.add(accepted);
     }
 }
 

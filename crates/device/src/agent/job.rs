@@ -59,13 +59,13 @@ pub(super) async fn run(
 async fn answer(agent: &Arc<Inner>, job: Job, ticket: &Ticket, events: &mpsc::Sender<Event>) -> Event {
     let closing = || Event::Failed("this device is shutting down; send the request again later".to_owned());
     let unwanted = || {
-        Event::Done(Outcome {
+        Event::Done(Box::new(Outcome {
             reason: FinishReason::Stop,
             stats: Stats::default(),
             cached: 0,
             round_trip: None,
             load: None,
-        })
+        }))
     };
     let _place = tokio::select! {
         () = events.closed() => return unwanted(),
@@ -107,7 +107,7 @@ async fn answer(agent: &Arc<Inner>, job: Job, ticket: &Ticket, events: &mpsc::Se
     let (stats, round_trip, load) = (session.stats(), session.round_trip(), session.load());
     // Before the reader knows of the end, so that the next turn of its chat finds the session.
     agent.pool.put(pooled);
-    Event::Done(Outcome { reason, stats, cached, round_trip, load })
+    Event::Done(Box::new(Outcome { reason, stats, cached, round_trip, load }))
 }
 
 /// Brings forth the answer as fast as its reader takes it.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use places::Places;
 use pool::{Pool, Pooled};
-use sled_api::backend::{Backend, Events, Job, Mode, ModelCard, Refusal};
+use sled_api::backend::{Backend, DrafterCard, Events, Job, Mode, ModelCard, Refusal};
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
@@ -62,8 +62,8 @@ pub enum Drafter {
 pub struct AgentOptions {
     /// What the device calls itself, for the server's log.
     pub name: String,
-    /// The name of what drafts, for people; `None` if nothing does.
-    pub drafter_name: Option<String>,
+    /// What requests and people call what drafts; `None` if nothing does.
+    pub drafter_card: Option<DrafterCard>,
     /// What drafts.
     pub drafter: Drafter,
     /// How long drafts get.
@@ -122,11 +122,12 @@ impl Agent {
     /// An agent that serves `target`. If no server has been met yet, it goes on looking for one.
     #[must_use]
     pub fn start(target: Target, options: AgentOptions) -> Self {
-        let Target { name, vocab, bounds, model_fingerprint, link } = target;
+        let Target { name, description, vocab, bounds, model_fingerprint, link } = target;
         let card = ModelCard {
             id: name,
+            description,
             context: bounds.context,
-            drafter: options.drafter_name.clone(),
+            drafter: options.drafter_card.clone(),
             modes: modes(&options),
         };
         let meets = link.is_none() && !options.servers.is_empty();
@@ -142,6 +143,8 @@ impl Agent {
             options,
         };
         let agent = Self { inner: Arc::new(inner) };
+        let compiler = Arc::clone(&agent.inner.compiler);
+        tokio::task::spawn_blocking(move || compiler.prepare());
         if meets {
             tokio::spawn(Arc::clone(&agent.inner).meet());
         }

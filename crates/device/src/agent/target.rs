@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sled_api::backend::DrafterCard;
 use sled_core::policy::Policy;
 use sled_model::llama::Vocab;
 use sled_wire::{Bounds, Description};
@@ -20,6 +21,8 @@ const SERVERS: &str = "servers.json";
 pub struct Target {
     /// The name that requests call it by.
     pub name: String,
+    /// What it is, for people.
+    pub description: String,
     /// The vocabulary, with the chat template.
     pub vocab: Vocab,
     /// What sessions are bound to.
@@ -33,6 +36,8 @@ pub struct Target {
 /// What is remembered of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Remembered {
+    #[serde(default)]
+    name: String,
     model: String,
     model_fingerprint: String,
     vocabulary_fingerprint: String,
@@ -54,9 +59,10 @@ impl Target {
             // It is only missed when the device starts and the server does not answer.
             tracing::warn!(%error, "what the server serves cannot be kept in {}", folder.display());
         }
-        let Description { model, model_fingerprint, bounds, .. } = description;
+        let Description { name, model, model_fingerprint, bounds, .. } = description;
         Ok(Self {
-            name: short_name(&model),
+            name: usable(name, &model),
+            description: model,
             vocab,
             bounds,
             model_fingerprint: Some(model_fingerprint),
@@ -83,7 +89,8 @@ impl Target {
         servers.iter().filter_map(|server| known.get(server)).find_map(|server| {
             let vocab = kept_vocabulary(folder, &server.model_fingerprint, &server.vocabulary_fingerprint)?;
             Some(Self {
-                name: short_name(&server.model),
+                name: usable(server.name.clone(), &server.model),
+                description: server.model.clone(),
                 vocab,
                 bounds: Bounds {
                     vocabulary_size: server.vocabulary_size,
@@ -96,18 +103,23 @@ impl Target {
         })
     }
 
-    /// What a draft model called `name` can serve alone, in texts of at most `context` tokens, until a server is met whose model
+    /// What a draft model can serve alone, in texts of at most `context` tokens, until a server is met whose model
     /// has the same vocabulary.
     #[must_use]
-    pub fn from_drafter(name: &str, vocab: Vocab, context: usize) -> Self {
+    pub fn from_drafter(drafter: DrafterCard, vocab: Vocab, context: usize) -> Self {
         let bounds = Bounds { vocabulary_size: vocab.size(), context, max_draft: Policy::MAX_LENGTH };
-        Self { name: short_name(name), vocab, bounds, model_fingerprint: None, link: None }
+        let DrafterCard { name, description } = drafter;
+        Self { name, description, vocab, bounds, model_fingerprint: None, link: None }
     }
 }
 
-/// The name of a model as requests are to give it: without its size, in lower case, without spaces.
-fn short_name(model: &str) -> String {
-    let name = model.split(" (").next().unwrap_or(model);
+/// The name that requests are to give: the server's, or if it has none, its description without the size, in lower case and
+/// without spaces.
+fn usable(name: String, description: &str) -> String {
+    if !name.is_empty() {
+        return name;
+    }
+    let name = description.split(" (").next().unwrap_or(description);
     name.split_whitespace().collect::<Vec<_>>().join("-").to_lowercase()
 }
 
@@ -119,6 +131,7 @@ fn remembered(folder: &Path) -> BTreeMap<String, Remembered> {
 fn remember(folder: &Path, address: &str, description: &Description) -> std::io::Result<()> {
     let mut servers = remembered(folder);
     let server = Remembered {
+        name: description.name.clone(),
         model: description.model.clone(),
         model_fingerprint: description.model_fingerprint.clone(),
         vocabulary_fingerprint: description.vocabulary_fingerprint.clone(),
@@ -131,4 +144,16 @@ fn remember(folder: &Path, address: &str, description: &Description) -> std::io:
     file.write_all(serde_json::to_string_pretty(&servers)?.as_bytes())?;
     file.persist(folder.join(SERVERS))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_name_for_its_model_is_called_by_its_description() {
+        let description = "Little Model 1.5B (1777M parameters, Q4_K - Medium, 1060 MiB)";
+        assert_eq!(usable("little-1.5b".to_owned(), description), "little-1.5b");
+        assert_eq!(usable(String::new(), description), "little-model-1.5b");
+    }
 }

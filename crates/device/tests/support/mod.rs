@@ -89,7 +89,8 @@ pub async fn serve_at(address: SocketAddr, model: impl Model + 'static) -> Runni
 
 fn identity() -> Identity {
     Identity {
-        model: "synthetic".to_owned(),
+        name: "synthetic".to_owned(),
+        model: "a synthetic model (of nothing)".to_owned(),
         model_fingerprint: "feedfeedfeedfeed".to_owned(),
         vocabulary_fingerprint: VOCABULARY.to_owned(),
         vocabulary: b"no file".as_slice().into(),

@@ -14,6 +14,7 @@ use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Identity;
 use crate::engine::{Engine, Opened, Place};
 use crate::roster::Roster;
 
@@ -41,9 +42,14 @@ pub(crate) struct Sessions {
 }
 
 impl EngineBackend {
-    pub(crate) fn new(name: String, vocab: Vocab, compiler: Arc<Compiler>, sessions: Sessions) -> Self {
-        let context = sessions.limits.context;
-        let card = ModelCard { id: name, context, drafter: None, modes: vec![Mode::Server] };
+    pub(crate) fn new(identity: &Identity, vocab: Vocab, compiler: Arc<Compiler>, sessions: Sessions) -> Self {
+        let card = ModelCard {
+            id: identity.name.clone(),
+            description: identity.model.clone(),
+            context: sessions.limits.context,
+            drafter: None,
+            modes: vec![Mode::Server],
+        };
         Self { card, vocab, compiler, sessions }
     }
 
@@ -188,7 +194,7 @@ impl Sessions {
             Some(reused) => reused.await.unwrap_or(0),
             None => 0,
         };
-        Event::Done(Outcome { reason, stats: device.stats(), cached, round_trip: None, load })
+        Event::Done(Box::new(Outcome { reason, stats: device.stats(), cached, round_trip: None, load }))
     }
 }
 

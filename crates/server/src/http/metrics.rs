@@ -47,8 +47,7 @@ fn drafts(to: &mut Page<'_>, record: &Record) -> fmt::Result {
     to.counter("sled:spec_decode_num_drafts", "Verdicts on at least one draft token", totals.drafts)?;
     to.counter("sled:spec_decode_num_draft_tokens", "Draft tokens verified", totals.drafted)?;
     to.counter("sled:spec_decode_num_accepted_tokens", "Draft tokens accepted", totals.accepted)?;
-    let last = totals.accepted_at.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
-    let positions = totals.accepted_at.iter().take(last).enumerate();
+    let positions = totals.accepted_at.counts().iter().enumerate();
     to.counters(
         "sled:spec_decode_num_accepted_tokens_per_pos",
         "Draft tokens accepted, by their place among those verified together",

@@ -75,7 +75,8 @@ pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -
     let vocab = vocabulary::vocabulary(true);
     assert_eq!((vocab.size(), vocab.eog_tokens()), (VOCAB, [END].as_slice()));
     let identity = Identity {
-        model: "synthetic".to_owned(),
+        name: "synthetic".to_owned(),
+        model: "a synthetic model".to_owned(),
         model_fingerprint: "feedfeedfeedfeed".to_owned(),
         vocabulary_fingerprint: vocab.fingerprint().to_owned(),
         vocabulary: b"no file".as_slice().into(),
@@ -83,10 +84,10 @@ pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -
     };
     let mut server = Server::bind(local(), Box::new(model), settings, identity).await.unwrap();
     let http_address = http.address();
-    let front = Front { name: "synthetic".to_owned(), vocab: vocab.clone(), threads: 1 };
+    let front = Front { vocab: vocab.clone(), threads: 1 };
     server.serve_http(http, front).unwrap();
     let (grpc, stats) = (server.address().unwrap(), Box::new(server.stats()));
-    let backend = server.backend("synthetic".to_owned(), vocab);
+    let backend = server.backend(vocab);
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(server.run(async {
         let _dropped = stopped.await;
@@ -120,7 +121,7 @@ pub async fn collect(mut events: Events) -> (Vec<Token>, Result<Outcome, String>
     while let Some(event) = events.recv().await {
         match event {
             Event::Token(token) => tokens.push(token.token),
-            Event::Done(outcome) => return (tokens, Ok(outcome)),
+            Event::Done(outcome) => return (tokens, Ok(*outcome)),
             Event::Failed(reason) => return (tokens, Err(reason)),
             Event::Started | Event::Notice(_) => {}
         }

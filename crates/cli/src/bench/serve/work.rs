@@ -53,6 +53,8 @@ fn times(logs: &[Log]) -> Vec<Duration> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
