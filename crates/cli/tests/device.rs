@@ -27,7 +27,7 @@ struct Device {
 impl Device {
     fn start(server: &str, cache: &Path, flags: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_sled"))
-            .args(["device", "--port", "0", "-t", "1", "--timeout", "2", "--fallback-after", "2", "--server", server])
+            .args(["device", "--port", "0", "-t", "1", "--timeout", "20", "--fallback-after", "2", "--server", server])
             .args(flags)
             .env("XDG_CACHE_HOME", cache)
             .stdout(Stdio::piped())
