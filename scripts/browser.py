@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sled"
@@ -115,14 +116,14 @@ class Sled:
         self.wait(self.chat)
 
     def wait(self, port):
-        """Until the process that is to listen there does."""
+        """Until the process that listens there can answer: it listens before its model is loaded."""
         for _ in range(600):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
                 return
             for name, process in self.processes.items():
                 assert process.poll() is None, f"the {name} has ended with status {process.returncode}"
             time.sleep(0.1)
-        raise TimeoutError(f"nothing listens on port {port}")
+        raise TimeoutError(f"nothing answers on port {port}")
 
     def kill(self, name):
         process = self.processes.pop(name)
