@@ -82,14 +82,15 @@ function cost(context, width, height) {
 function sizes(context, width, height) {
   const counts = latest?.batch_sizes ?? [];
   const most = Math.max(8, counts.length);
-  const scales = plot(context, width, height, { left: 0.5, right: most + 0.5, top: ceiling(Math.max(1, ...counts)) });
+  // A place is left free for the numbers of the axis.
+  const scales = plot(context, width, height, { left: -0.5, right: most + 0.5, top: ceiling(Math.max(1, ...counts)) });
   const gap = Math.min(3, (0.2 * scales.box.width) / most);
   context.fillStyle = colour("accepted");
   for (let size = 1; size <= most; size += 1) {
     const [left, right, y] = [scales.x(size - 0.5) + gap / 2, scales.x(size + 0.5) - gap / 2, scales.y(counts[size - 1] ?? 0)];
     context.fillRect(left, y, right - left, scales.box.y + scales.box.height - y);
   }
-  label(context, scales, { left: "1", right: String(most), middle: "sessions" });
+  label(context, scales, { left: "1 session", right: String(most) });
 }
 
 /** What was evicted and who was refused, second by second, side by side. */
@@ -207,8 +208,11 @@ function show(data) {
   latest = data;
   history.add(data);
   const each = history.samples.at(-1);
-  $("model").textContent = data.server.model;
-  document.title = `${short(each.rate)} tokens/s · ${data.server.model}`;
+  // What the server says of it has its size in brackets.
+  const [model] = data.server.model.split(" (");
+  $("model").textContent = model;
+  $("model").title = data.server.model;
+  document.title = `${short(each.rate)} tokens/s · ${model}`;
   list($("facts"), facts(data));
   $("n-rate").textContent = each.rate >= 10 ? each.rate.toFixed(0) : each.rate.toFixed(1);
   $("n-sessions").textContent = data.sessions_total;
