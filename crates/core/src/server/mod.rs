@@ -65,7 +65,7 @@ pub struct ServerConfig {
     pub batching: Batching,
     /// Who is given rows without having asked.
     pub assist: Assist,
-    /// Tokens a second that each session is to get; as many as possible, if there is none.
+    /// Tokens a second that each session is to get; if there is none, as many as possible, and hardly fewer than plain batching gives.
     pub rate_goal: Option<f64>,
 }
 
