@@ -324,9 +324,38 @@ fn with_a_goal_others_drafts_do_not_take_it_from_who_has_none() {
     assert!((3.7..4.0).contains(&plain), "260 ms a pass: {plain}");
     assert!(as_fast_as_possible < 0.93 * plain, "drafts make passes longer: {as_fast_as_possible}");
     assert!(with_goal > 0.96 * plain, "{with_goal}");
+    assert!(
+        as_fast_as_possible > 0.75 * plain,
+        "but nobody is left behind by more than so much: {as_fast_as_possible}"
+    );
     // A goal that all have costs nothing; without one, who decodes plainly is protected a little.
     assert!(all < most);
     assert!(slowest(Some(1.0), 4).1 > 0.99 * most);
+}
+
+#[test]
+fn while_prompts_wait_drafts_must_be_worth_more() {
+    // Three drafts of five are right: worth 0.60 tokens a row, at a price of 0.56, or 0.69 while somebody's prompt is read.
+    let mut bench = Bench::new(config(), 40 * MS, 10 * MS);
+    let ids: Vec<_> = (0..4).map(|i| bench.open(&[1 + i, 2])).collect();
+    let drafts = |bench: &mut Bench, steps: usize, verified: &mut Vec<usize>| {
+        for step in 0..steps {
+            for (i, &id) in ids.iter().enumerate() {
+                let is_right = (step + i) * 3 % 5 < 3;
+                bench.draft(id, &[if is_right { RIGHT } else { WRONG }], 0);
+            }
+            if let Some(step) = bench.plan() {
+                verified.push(step.rows.iter().filter(|row| row.wants_logits).count() - 4);
+                bench.complete(step);
+            }
+        }
+    };
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    drafts(&mut bench, 300, &mut alone);
+    bench.open(&[3; 1_500]);
+    drafts(&mut bench, 50, &mut beside);
+    let share = |verified: &[usize]| verified.iter().sum::<usize>() as f64 / (4 * verified.len()) as f64;
+    assert!(share(&alone[200..]) > 0.9 && share(&beside) < 0.1, "{alone:?} {beside:?}");
 }
 
 #[test]

@@ -117,6 +117,22 @@ async fn a_stall_is_outlasted_and_what_was_repeated_is_understood() {
 }
 
 #[tokio::test]
+async fn a_pass_that_outlasts_every_timeout_loses_nobody() {
+    for i in [7, 18] {
+        let server = serve_at(([127, 0, 0, 1], 0).into(), Slow::with_a_long_pass(20)).await;
+        let (mut session, told) = open(i, &[server.address], Fallback::Release).await;
+        let prompt = prompt(i, 150);
+        let generation = session.generate(prompt.clone(), |_| ControlFlow::Continue(())).await.unwrap();
+        let stats = generation.stats;
+        assert_eq!((generation.tokens, stats.provisional_tokens), (expected(&prompt), 0), "device {i}: {stats:?}");
+        assert!(stats.disconnections == 0 && told.lock().unwrap().is_empty(), "{stats:?}");
+        drop(session);
+        server.stop.send(()).unwrap();
+        assert!(server.served.await.unwrap().unwrap().steps > 20);
+    }
+}
+
+#[tokio::test]
 async fn far_from_the_server_the_output_is_the_same() {
     let server = serve_slowly().await;
     let proxy = Proxy::start(server.address, Duration::from_millis(10)).await;

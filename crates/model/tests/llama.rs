@@ -269,6 +269,26 @@ fn a_full_cache_is_an_error_until_a_sequence_is_freed() {
     );
 }
 
+/// 128 rows are computed in pieces (63, 63 and 2), of which only the first has room.
+#[test]
+fn a_pass_that_fails_leaves_nothing_behind() {
+    let model = load(&model_path());
+    let tokens = model.vocab().tokenize(TEXT, true, false).unwrap();
+    let prepared = || {
+        let mut engine = LlamaEngine::new(&model, &EngineOptions { context: 256, ..options() }).unwrap();
+        evaluate(&mut engine, &rows(0, 0, &[100; 120]));
+        evaluate(&mut engine, &rows(1, 0, &tokens[..20]));
+        engine
+    };
+    let expected = evaluate(&mut prepared(), &rows(1, 20, &tokens[20..28]));
+
+    let mut engine = prepared();
+    let too_many = [rows(1, 20, &[7; 40]), rows(2, 0, &[9; 88])].concat();
+    assert!(matches!(engine.forward(&too_many), Err(Error::CacheFull { rows: 128, cells: 256 })));
+    assert_eq!(gap(&expected, &evaluate(&mut engine, &rows(1, 20, &tokens[20..28]))), 0.0);
+    evaluate(&mut engine, &rows(2, 0, &[9; 108]));
+}
+
 #[test]
 fn limits_are_what_the_engine_really_has() {
     let model = load(&model_path());

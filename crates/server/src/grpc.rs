@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_core::message::Request as CoreRequest;
+use sled_core::message::{DraftBlock, Reply, Request as CoreRequest};
 use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, WireError, pb};
+use tokio::sync::mpsc::WeakSender;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -18,6 +19,12 @@ use crate::roster::Roster;
 
 /// How long a device may take to say who it is.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// A pass that takes longer may outlast a device's timeout, which is 300 ms at least.
+const LONG_PASS: Duration = Duration::from_millis(200);
+
+/// A pass that takes longer may have no end: devices are to look for another server.
+const HOPELESS_PASS: Duration = Duration::from_secs(10);
 
 type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -132,7 +139,7 @@ impl sled_wire::Sled for Service {
             .open(self.engine.place())
             .await
             .ok_or_else(|| Status::unavailable("the server is shutting down"))?;
-        let engine::Opened { id, replies } =
+        let engine::Opened { id, replies, beside } =
             opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
         tracing::info!(session = id.0, device = open.device, "session opened");
         let requests = Arc::new(Requests::new(id, &open.device, &self.identity.end_of_generation));
@@ -149,6 +156,7 @@ impl sled_wire::Sled for Service {
                     Ok(FromDevice::Request(request)) => match grammars.prepare(announce(id.0, request)).await {
                         Ok(request) => {
                             heard.on_request(&request);
+                            answer_in_pass(&engine, &beside, &request);
                             engine.request(id, request).await;
                             continue;
                         }
@@ -182,6 +190,18 @@ impl sled_wire::Sled for Service {
         let replies = ReceiverStream::new(replies).map(encode).chain(tokio_stream::iter(last_word));
         let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened))).chain(replies);
         Ok(Response::new(Box::pin(outbound)))
+    }
+}
+
+/// Answers a block that comes in the middle of a long pass, so that nobody's timeout takes the server for lost: the engine answers
+/// only between passes.
+fn answer_in_pass(engine: &Engine, beside: &WeakSender<Reply>, request: &CoreRequest) {
+    let CoreRequest::Draft(DraftBlock { turn, .. }) = *request else { return };
+    if engine.record().is_in_pass_for(LONG_PASS..HOPELESS_PASS)
+        && let Some(replies) = beside.upgrade()
+    {
+        // Where the queue is full the device has enough to read.
+        let _full = replies.try_send(Reply::Pending { turn });
     }
 }
 

@@ -9,235 +9,34 @@
 //!
 //! | file | what it decides |
 //! |---|---|
+//! | `config.rs`, `action.rs` | nothing: what a device is given, and what it hands out |
 //! | `blocks.rs` | what to draft, and which drafts go out as a block |
 //! | `reconcile.rs` | what a reply means for the drafts |
 //! | `link.rs` | the connection: timeouts, other servers, going on alone |
 //! | `timer.rs` | how long to wait |
 
+mod action;
 mod blocks;
+mod config;
 mod link;
 mod reconcile;
 mod timer;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use action::{Action, Emitted, FinishReason, Notice, Provenance, Stats, Ticket};
 use blocks::Block;
+pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience};
 use link::Link;
 use timer::Clock;
 
-use crate::acceptance::AcceptedAt;
 use crate::calibration::Calibration;
 use crate::goodput::Goodput;
 use crate::message::{ContextUpdate, Load, Reply, Request, Turn};
-use crate::policy::Policy;
 use crate::sampler::{Context, Draft, Logprobs, SamplingParams};
-use crate::sequence::{Digest, Sequence, common_prefix};
+use crate::sequence::{Sequence, common_prefix};
 use crate::{Position, Token};
-
-/// What a device is, for as long as a session lasts.
-#[derive(Clone, Debug)]
-pub struct DeviceConfig {
-    /// How drafts are made; `None` leaves the decoding to the server.
-    pub policy: Option<Policy>,
-    /// What is done while a verdict is under way.
-    pub ahead: Ahead,
-    /// The longest that the session may get, in tokens.
-    pub context: usize,
-    /// The longest block that the server takes.
-    pub max_draft: usize,
-    /// The tokens that end a generation.
-    pub end_of_generation: Arc<[Token]>,
-    /// What is done when the server cannot be reached.
-    pub resilience: Resilience,
-}
-
-/// What a device does while a verdict is under way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ahead {
-    /// Nothing: rounds are synchronous.
-    Nothing,
-    /// It drafts on, as if all it sent were accepted.
-    Drafts,
-    /// It drafts on, and sends further blocks.
-    #[default]
-    Blocks,
-}
-
-/// What a device does when its server cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resilience {
-    /// How many servers there are to try, one after the other. Without any the device decodes alone, from the first token on.
-    pub servers: usize,
-    /// The longest that a server is given to answer before it is asked again.
-    pub timeout: Duration,
-    /// What happens after `fallback_after` failures.
-    pub fallback: Fallback,
-    /// How many failures in a row (a timeout, a broken connection, a refused one) are borne before `fallback`.
-    pub fallback_after: u32,
-    /// Where the jitter of the delays between attempts comes from.
-    pub seed: u64,
-}
-
-impl Default for Resilience {
-    fn default() -> Self {
-        let timeout = Duration::from_secs(10);
-        Self { servers: 1, timeout, fallback: Fallback::Release, fallback_after: 3, seed: 0 }
-    }
-}
-
-/// What happens when a server cannot be reached for long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fallback {
-    /// The drafts are shown as provisional, and the device decodes alone until a server is back.
-    #[default]
-    Release,
-    /// The device waits, as long as it takes.
-    Wait,
-    /// The generation fails.
-    Error,
-}
-
-/// What to continue, and how.
-#[derive(Clone, Debug, Default)]
-pub struct Prompt {
-    /// The whole text so far, in tokens; earlier turns included.
-    pub tokens: Vec<Token>,
-    /// The most tokens to generate.
-    pub max_tokens: usize,
-    /// How tokens are chosen.
-    pub sampling: SamplingParams,
-    /// Whether the target's log probabilities are wanted, and those of how many most likely tokens (at most
-    /// [`Logprobs::MAX_TOP`]) besides the chosen one.
-    pub logprobs: Option<u8>,
-    /// Names the request in the logs of device and server: at most 256 printable bytes.
-    pub request_id: Option<String>,
-}
-
-impl Prompt {
-    /// The message that tells a server all of it, as turn `turn` of a session: for those who need no device between.
-    #[must_use]
-    pub fn into_context(self, turn: Turn) -> ContextUpdate {
-        let prompt_len = self.tokens.len();
-        ContextUpdate {
-            turn,
-            from: 0,
-            built_on: Digest::EMPTY,
-            tokens: self.tokens,
-            prompt_len,
-            limit: prompt_len.saturating_add(self.max_tokens),
-            sampling: self.sampling,
-            logprobs: self.logprobs,
-            request_id: self.request_id,
-        }
-    }
-}
-
-/// Names the state that a draft was asked for in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    turn: Turn,
-    digest: Digest,
-}
-
-/// Something for the shell to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Connect to the server of this index, and open a session; then [`Device::on_connected`] or
-    /// [`Device::on_disconnected`].
-    Connect(usize),
-    /// Close the connection, or give up the attempt; nothing of it is to arrive any more.
-    Disconnect,
-    /// Send this to the server.
-    Send(Request),
-    /// Draft the token after [`Device::context`] and hand it to [`Device::on_draft`].
-    Draft(Ticket),
-    /// A token of the answer; show it.
-    Emit(Emitted),
-    /// Tell the user, once.
-    Notify(Notice),
-    /// The generation is over.
-    Finish(FinishReason),
-}
-
-/// A token of the answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Emitted {
-    /// Where it stands.
-    pub position: Position,
-    /// The token.
-    pub token: Token,
-    /// Who proposed it, and whether the target decided it.
-    pub provenance: Provenance,
-    /// The target's log probabilities here, if they were asked for and the target decided the token.
-    pub logprobs: Option<Logprobs>,
-}
-
-/// How a token came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provenance {
-    /// The device drafted it, and the target chose the same.
-    Accepted,
-    /// The target chose it instead of the device's draft.
-    Corrected,
-    /// The target chose it where the device had sent no draft.
-    Bonus,
-    /// The device drafted it, and no target has seen it: no server could be reached. It is not committed.
-    Provisional,
-}
-
-/// What the user is to know about the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The server cannot be reached; the reason, in a few words.
-    Lost(String),
-    /// The server takes no more sessions for now; one sentence without a full stop.
-    Busy(String),
-    /// A server answers again.
-    Back {
-        /// Which one.
-        server: usize,
-    },
-}
-
-/// Why a generation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// A token that ends a generation, or a stop string.
-    Stop,
-    /// The limit on tokens, or the end of the context.
-    Length,
-    /// The session cannot go on; one sentence for the user.
-    Failed(String),
-}
-
-/// What a generation took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Verdicts received.
-    pub rounds: u64,
-    /// Draft tokens sent; what is sent again counts once.
-    pub draft_tokens: u64,
-    /// Draft tokens that became committed tokens.
-    pub accepted_tokens: u64,
-    /// Verdicts on at least one draft token.
-    pub drafts: u64,
-    /// Accepted draft tokens by their place in a verdict.
-    pub accepted_at: AcceptedAt,
-    /// Tokens that no target has seen.
-    pub provisional_tokens: u64,
-    /// Rows that the server spent on verdicts.
-    pub server_rows: u64,
-    /// Draft tokens made while a verdict was under way that came to stand in the text.
-    pub ahead_kept: u64,
-    /// Those that did not.
-    pub ahead_discarded: u64,
-    /// Times that a connection was lost.
-    pub disconnections: u64,
-    /// From the prompt to the first token.
-    pub time_to_first_token: Option<Duration>,
-}
 
 /// A draft that is not settled.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod agents;
 pub mod vocabulary;
 
 use std::net::SocketAddr;
@@ -51,30 +52,43 @@ pub async fn serve_with(sequences: usize, cells: usize, sessions: usize) -> Runn
 }
 
 /// The synthetic model with passes of a millisecond: an answer takes long enough for something to happen in the middle of it.
-pub struct Slow(SyntheticModel);
+pub struct Slow {
+    model: SyntheticModel,
+    passes: u32,
+    /// The one pass that takes [`LONG`].
+    long: Option<u32>,
+}
+
+/// Longer than a device waits before it takes its server for lost.
+const LONG: Duration = Duration::from_secs(2);
 
 impl Slow {
     pub fn new() -> Self {
-        Self(SyntheticModel::new(config(4)))
+        Self { model: SyntheticModel::new(config(4)), passes: 0, long: None }
+    }
+
+    pub fn with_a_long_pass(at: u32) -> Self {
+        Self { long: Some(at), ..Self::new() }
     }
 }
 
 impl Model for Slow {
     fn limits(&self) -> Limits {
-        self.0.limits()
+        self.model.limits()
     }
 
     fn apply(&mut self, op: CacheOp) -> Result<(), sled_model::Error> {
-        self.0.apply(op)
+        self.model.apply(op)
     }
 
     fn forward(&mut self, rows: &[Row]) -> Result<(), sled_model::Error> {
-        std::thread::sleep(Duration::from_millis(1));
-        self.0.forward(rows)
+        self.passes += 1;
+        std::thread::sleep(if self.long == Some(self.passes) { LONG } else { Duration::from_millis(1) });
+        self.model.forward(rows)
     }
 
     fn logits(&self, row: usize) -> Result<&[f32], sled_model::Error> {
-        self.0.logits(row)
+        self.model.logits(row)
     }
 }
 

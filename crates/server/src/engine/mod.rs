@@ -39,6 +39,8 @@ enum Event {
 pub(crate) struct Opened {
     pub(crate) id: SessionId,
     pub(crate) replies: mpsc::Receiver<Reply>,
+    /// For what is said to the device while the engine cannot; it does not keep the session open.
+    pub(crate) beside: mpsc::WeakSender<Reply>,
 }
 
 /// A session that is about to be opened.

@@ -1,6 +1,7 @@
 //! What the engine has done, written down after each pass for whoever wants to know, so that nobody has to ask the engine.
 
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use sled_core::server::{Demand, Totals, Waits};
 
@@ -145,10 +146,17 @@ pub(crate) struct Record {
     pub(crate) cost: (f64, f64),
     /// Why no session would be opened now.
     pub(crate) refusal: Option<Refusal>,
+    /// Since when a pass runs, if one does.
+    pub(super) pass_since: Option<Instant>,
     recent: Recent,
 }
 
 impl Record {
+    /// Whether a pass runs, and has for so long.
+    pub(crate) fn is_in_pass_for(&self, time: Range<Duration>) -> bool {
+        self.pass_since.is_some_and(|since| time.contains(&since.elapsed()))
+    }
+
     /// Rows and duration of a pass, for [`Record::latest`].
     pub(super) fn remember(&mut self, rows: usize, time: Duration) {
         let at = (self.stats.steps as usize).wrapping_sub(1) % RECENT;

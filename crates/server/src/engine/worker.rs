@@ -107,8 +107,9 @@ impl Worker {
             Event::Open(answer) => {
                 let opened = self.core.open(self.began.elapsed()).map(|id| {
                     let (sender, replies) = mpsc::channel(REPLY_QUEUE);
+                    let beside = sender.downgrade();
                     self.replies.insert(id, sender);
-                    Opened { id, replies }
+                    Opened { id, replies, beside }
                 });
                 let mut record = self.record();
                 record.sessions = self.core.sessions();
@@ -146,6 +147,7 @@ impl Worker {
     fn run_step(&mut self, mut step: Step) -> Duration {
         let _span = tracing::debug_span!("step", rows = step.rows.len(), sessions = step.sessions()).entered();
         let began = Instant::now();
+        self.record().pass_since = Some(began);
         let ran = step.cache_ops.iter().try_for_each(|&op| self.model.apply(op));
         let ran = ran.and_then(|()| if step.rows.is_empty() { Ok(()) } else { self.model.forward(&step.rows) });
         let forward = began.elapsed();
@@ -161,6 +163,7 @@ impl Worker {
         });
         let time = began.elapsed();
         let mut record = self.record();
+        record.pass_since = None;
         record.stats.on_pass(rows, sessions, time, &waits);
         record.remember(rows, time);
         record.stats.choosing += chosen;

@@ -118,7 +118,7 @@ impl Sessions {
             () = events.closed() => return,
             opened = self.engine.open(place) => opened,
         };
-        let Opened { id, mut replies } = match opened {
+        let Opened { id, mut replies, .. } = match opened {
             Some(Ok(opened)) => opened,
             Some(Err((busy, _))) => return finish(last, Event::Failed(format!("{busy}; try again later"))),
             None => return finish(last, Event::Failed("the server is shutting down".to_owned())),
