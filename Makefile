@@ -2,7 +2,17 @@
 # The build and the models live outside the clone, so that the next clone finds them.
 
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sled
-export CARGO_TARGET_DIR ?= $(CACHE)/target
+# NATIVE=1 builds for this very processor, in a folder of its own: faster, and it may not start on another machine.
+export CARGO_TARGET_DIR ?= $(CACHE)/target$(if $(NATIVE),-native)
+ifdef NATIVE
+export RUSTFLAGS := -C target-cpu=native
+ifeq ($(shell uname -m),x86_64)
+# Not AMX: on processors that have it llama.cpp's kernels for it crash with quantised models, and F16 batches take longer.
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+export CFLAGS += $(NO_AMX)
+export CXXFLAGS += $(NO_AMX)
+endif
+endif
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 SLED := $(CARGO_TARGET_DIR)/release/sled

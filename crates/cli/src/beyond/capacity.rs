@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sled_sim::scenario::{self, Scenario};
 
 use super::series::{CENTRAL, RTT};
-use super::setting::{BIG, JETSON, LAPTOP, PI, server_side, thin};
+use super::setting::{BIG, Drafter, JETSON, LAPTOP, PI, server_side, thin};
 use crate::args::BeyondArgs;
 use crate::bench::ABOVE;
 use crate::sim::{threads, with_bar};
@@ -20,6 +20,11 @@ const TOKENS: f64 = 2000.0;
 
 /// The draft lengths that a server may choose for itself; the best of them counts.
 const LENGTHS: [usize; 3] = [1, 2, 4];
+
+/// The line of these drafters where the server is told the rate.
+pub fn with_goal(drafter: Drafter) -> String {
+    format!("{}, rate goal", drafter.name)
+}
 
 /// All capacities.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,12 +79,14 @@ pub fn run(args: &BeyondArgs) -> anyhow::Result<Capacities> {
         };
         let with = |class| lasting(Scenario { devices: vec![class], ..BIG.scenario("") });
         tasks.push((CENTRAL.to_owned(), rate, with(thin(drafts, 1, RTT, LAPTOP))));
-        for drafter in [LAPTOP, JETSON, PI] {
-            tasks.push((drafter.name.to_owned(), rate, with(drafter.class(drafts, 1, RTT))));
+        let drafting = [LAPTOP, JETSON, PI].map(|drafter| (drafter, with(drafter.class(drafts, 1, RTT))));
+        for (drafter, scenario) in &drafting {
+            tasks.push((drafter.name.to_owned(), rate, scenario.clone()));
         }
-        let mut goal = with(LAPTOP.class(drafts, 1, RTT));
-        goal.server.rate_goal = Some(rate * ABOVE);
-        tasks.push((format!("{}, rate goal", LAPTOP.name), rate, goal));
+        for (drafter, mut scenario) in drafting {
+            scenario.server.rate_goal = Some(rate * ABOVE);
+            tasks.push((with_goal(drafter), rate, scenario));
+        }
         for k in LENGTHS {
             tasks.push((format!("fixed:{k}"), rate, lasting(server_side(BIG, drafts, 1, k))));
         }

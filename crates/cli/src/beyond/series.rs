@@ -13,7 +13,7 @@ use crate::args::BeyondArgs;
 use crate::sim::{threads, with_bar};
 
 /// The experiments, in the order of the page.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "speed",
     "generating",
     "offloaded",
@@ -24,6 +24,8 @@ pub const NAMES: [&str; 10] = [
     "lengths",
     "mixed",
     "offline",
+    "two-cores",
+    "two-cores-q4",
 ];
 
 /// The round trip where it is not the question, in milliseconds.
@@ -31,6 +33,10 @@ pub const RTT: f64 = 20.0;
 
 /// The line that others are compared with.
 pub const CENTRAL: &str = "central";
+
+/// Targets on a CPU, and drafts that were recorded for them: memory-bound, and compute-bound.
+const TWO_CORES_F16: (&str, &str) = ("xeon-2core/qwen2.5-coder-1.5b-f16", "data/drafts-f16.json");
+const TWO_CORES_Q4: (&str, &str) = ("xeon-2core/qwen2.5-coder-1.5b", "data/drafts.json");
 
 /// Drafters that know which of their drafts are right.
 pub const ORACLE: &str = "oracle";
@@ -97,6 +103,8 @@ pub fn run(name: &str, args: &BeyondArgs) -> anyhow::Result<Series> {
         "batching" => ("devices", batching(drafts)),
         "lengths" => ("devices", lengths(drafts)),
         "mixed" => ("devices", mixed(drafts)),
+        "two-cores" => ("devices", two_cores(TWO_CORES_F16)),
+        "two-cores-q4" => ("devices", two_cores(TWO_CORES_Q4)),
         _ => ("length of an outage, s", offline(drafts)),
     };
     let seeds: Vec<u64> = (0..u64::from(args.seeds)).collect();
@@ -245,6 +253,27 @@ fn mixed(drafts: &Path) -> Vec<Task> {
         let scenario = Scenario { devices: classes, ..BIG.scenario("") };
         for (class, name) in names.into_iter().enumerate() {
             tasks.push((name, count as f64, scenario.clone(), Some(class)));
+        }
+    }
+    tasks
+}
+
+/// A CPU's fleets: thin clients, and drafters of three speeds.
+fn two_cores((profile, drafts): (&str, &str)) -> Vec<Task> {
+    let scenario = |class: scenario::DeviceClass| Scenario {
+        warmup_s: 60.0,
+        window_s: 800.0,
+        server: scenario::ServerClass { profile: Some(profile.to_owned()), ..scenario::ServerClass::default() },
+        devices: vec![scenario::DeviceClass { recording: Some(drafts.into()), ..class }],
+        ..Scenario::default()
+    };
+    let mut tasks = Vec::new();
+    for count in [1, 2, 4, 8, 16, 32] {
+        let class = scenario::DeviceClass { count, ..scenario::DeviceClass::default() };
+        tasks.push(task(CENTRAL, count, scenario(scenario::DeviceClass { policy: None, ..class.clone() })));
+        for rate in [50.0, 15.0, 5.0] {
+            let class = scenario::DeviceClass { draft_ms: Some(1e3 / rate), ..class.clone() };
+            tasks.push(task(&format!("{rate} drafts/s"), count, scenario(class)));
         }
     }
     tasks

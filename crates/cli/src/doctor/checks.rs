@@ -27,7 +27,7 @@ pub enum Mark {
     Problem,
 }
 
-const NATIVE: &str = "RUSTFLAGS=\"-C target-cpu=native\" cargo build --release --workspace --locked";
+const NATIVE: &str = "make build NATIVE=1";
 
 /// Instruction sets that matter for the engine's speed, as llama.cpp names them.
 const MATTER: [&str; 9] = ["AVX2", "FMA", "F16C", "AVX512", "AVX512_VNNI", "NEON", "DOTPROD", "MATMUL_INT8", "SVE"];
@@ -88,7 +88,7 @@ fn processor(machine: &Machine) -> Check {
     if machine.unused_features.iter().any(|name| NEEDED.contains(&name.as_str())) {
         return problem("processor", fact, &format!("build with {NATIVE}: it will be several times faster"));
     }
-    warning("processor", fact, &format!("to use these too, build with {NATIVE}; prompts may be read faster"))
+    warning("processor", fact, &format!("to use these too, build with {NATIVE}; prompts and batches may take less time"))
 }
 
 fn cores(machine: &Machine) -> Check {
