@@ -87,7 +87,7 @@ fn a_cache_of_8_bits_is_close_to_one_of_16_and_rolls_back_exactly() {
     let mut small = LlamaEngine::new(&model, &EngineOptions { cache: CacheType::Q8_0, ..options() }).unwrap();
     let coarse = evaluate(&mut small, &all);
     let agree = argmaxes(&exact).iter().zip(argmaxes(&coarse)).filter(|(a, b)| **a == *b).count();
-    // Near-ties fall differently with another processor's instructions: 33 to 35 of 38 have been seen.
+    // Near-ties fall differently with another processor's instructions: 33 of 38 agree with AVX-512.
     assert!(5 * agree >= 4 * tokens.len(), "{agree} of {}", tokens.len());
     let half = tokens.len() / 2;
     small.apply(CacheOp::Truncate { sequence: 0, len: half }).unwrap();
