@@ -6,8 +6,8 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sled
 export CARGO_TARGET_DIR ?= $(CACHE)/target$(if $(NATIVE),-native)
 ifdef NATIVE
 export RUSTFLAGS := -C target-cpu=native
-ifeq ($(shell uname -m),x86_64)
-# Not AMX: on processors that have it llama.cpp's kernels for it crash with quantised models, and F16 batches take longer.
+ifneq ($(shell grep -o -m1 amx_tile /proc/cpuinfo 2>/dev/null),)
+# llama.cpp's kernels for AMX crash with quantised models (seen on a Xeon), and F16 batches take longer with them.
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 export CFLAGS += $(NO_AMX)
 export CXXFLAGS += $(NO_AMX)

@@ -256,8 +256,8 @@ fn question(name: &str) -> (&'static str, &'static str) {
              (`data/drafts-f16.json`), no network between, 800 s each. Tokens/s of a device:",
         ),
         "two-cores-q4" => (
-            "Two cores, compute-bound",
-            "The same with 1.5B as Q4_K_M, where each row costs nearly what a token brings (`data/drafts.json`):",
+            "Two cores, quantised",
+            "The same with 1.5B as Q4_K_M, where each further row takes about a third of what the first takes (`data/drafts.json`):",
         ),
         _ => (
             "Outages",

@@ -34,7 +34,7 @@ pub const RTT: f64 = 20.0;
 /// The line that others are compared with.
 pub const CENTRAL: &str = "central";
 
-/// Targets on a CPU, and drafts that were recorded for them: memory-bound, and compute-bound.
+/// A target on a CPU, as F16 and quantised, and drafts that were recorded for it.
 const TWO_CORES_F16: (&str, &str) = ("xeon-2core/qwen2.5-coder-1.5b-f16", "data/drafts-f16.json");
 const TWO_CORES_Q4: (&str, &str) = ("xeon-2core/qwen2.5-coder-1.5b", "data/drafts.json");
 

@@ -86,13 +86,9 @@ fn processor(machine: &Machine) -> Check {
     }
     let fact = format!("{fact}, and not {}", machine.unused_features.join(", "));
     if machine.unused_features.iter().any(|name| NEEDED.contains(&name.as_str())) {
-        return problem("processor", fact, &format!("build with {NATIVE}: it will be several times faster"));
+        return problem("processor", fact, &format!("run {NATIVE}: it will be several times faster"));
     }
-    warning(
-        "processor",
-        fact,
-        &format!("to use these too, build with {NATIVE}; prompts and batches may take less time"),
-    )
+    warning("processor", fact, &format!("to use these too, run {NATIVE}; prompts and batches may take less time"))
 }
 
 fn cores(machine: &Machine) -> Check {

@@ -148,7 +148,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         text.contains("PROBLEM processor   Cortex-A76; the engine uses NEON, and not DOTPROD, MATMUL_INT8\n"),
         "{text}"
     );
-    assert!(text.contains("-> build with make build NATIVE=1"), "{text}");
+    assert!(text.contains("-> run make build NATIVE=1: it will be several times faster"), "{text}");
     assert!(text.is_ascii(), "without a terminal there are only plain characters: {text}");
     assert_runs(&text);
 }
