@@ -27,22 +27,27 @@ async fn requests_at_once_each_get_the_targets_own_output() {
         (Drafter::Nothing, &[Mode::Server]),
     ] {
         let agent = agent(drafter, server.address, 4, 64).await;
-        let asked: Vec<_> = (0..24u32)
-            .map(|i| {
-                let (agent, mode) = (agent.clone(), modes[i as usize % modes.len()]);
-                tokio::spawn(async move {
-                    let prompt = prompt(i, 60);
-                    assert_eq!(ask(&agent, &prompt, mode).await.ids(), expected(&prompt), "request {i}, {mode:?}");
+        // Whether a draft is made ahead of a verdict, and which verdict it meets, is a matter of threads: more is asked until both
+        // have happened.
+        let both = || agent.counters().ahead_kept.get() > 0 && agent.counters().ahead_discarded.get() > 0;
+        for round in 0.. {
+            assert!(round < 100, "in {round} rounds of requests drafts made ahead were not both kept and discarded");
+            let asked: Vec<_> = (0..24u32)
+                .map(|i| {
+                    let (agent, mode) = (agent.clone(), modes[i as usize % modes.len()]);
+                    tokio::spawn(async move {
+                        let prompt = prompt(i, 60);
+                        assert_eq!(ask(&agent, &prompt, mode).await.ids(), expected(&prompt), "request {i}, {mode:?}");
+                    })
                 })
-            })
-            .collect();
-        for asked in asked {
-            asked.await.unwrap();
-        }
-        assert_eq!(agent.load(), (0, 0));
-        if agent.model().modes.contains(&Mode::Device) {
-            let (kept, discarded) = (agent.counters().ahead_kept.get(), agent.counters().ahead_discarded.get());
-            assert!(kept > 0 && discarded > 0, "{kept} drafts were made ahead and kept, {discarded} were not");
+                .collect();
+            for asked in asked {
+                asked.await.unwrap();
+            }
+            assert_eq!(agent.load(), (0, 0));
+            if !agent.model().modes.contains(&Mode::Device) || both() {
+                break;
+            }
         }
     }
 }
