@@ -62,13 +62,15 @@ pub struct PassCost {
     pub target: Curve,
     /// What attention to one cached token adds, once for each sequence that has it, in seconds.
     pub context: f64,
+    /// What a row that reads a prompt adds, as a share of what one adds that decides a token: it needs no logits.
+    pub prompt_row: f64,
     /// A pass of a draft model on the server's own hardware, if drafts are made there.
     pub drafter: Option<StepCost>,
 }
 
 impl From<StepCost> for PassCost {
     fn from(line: StepCost) -> Self {
-        Self { target: Curve::Line(line), context: 0.0, drafter: None }
+        Self { target: Curve::Line(line), context: 0.0, prompt_row: 1.0, drafter: None }
     }
 }
 
@@ -77,9 +79,8 @@ impl PassCost {
     /// one pass of the draft model, then all second ones, and so on; it also reads what the target reads of prompts.
     #[must_use]
     pub fn of(&self, rows: &[Row]) -> Duration {
-        let mut time = self.target.of(rows.len());
-        if self.context == 0.0 && self.drafter.is_none() {
-            return time;
+        if self.context == 0.0 && self.prompt_row == 1.0 && self.drafter.is_none() {
+            return self.target.of(rows.len());
         }
         let (mut cached, mut drafts, mut longest, mut unread) = (0, 0, 0, 0);
         for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
@@ -89,6 +90,8 @@ impl PassCost {
             drafts += chosen.saturating_sub(1);
             longest = longest.max(chosen.saturating_sub(1));
         }
+        let as_deciding = (unread as f64 * self.prompt_row).round() as usize;
+        let mut time = self.target.of(rows.len() - unread + as_deciding);
         time += Duration::from_secs_f64(self.context * cached as f64);
         if let Some(drafter) = self.drafter {
             let passes = u32::try_from(longest).unwrap_or(u32::MAX);
@@ -134,5 +137,8 @@ mod tests {
         let with = PassCost { context: 1e-3, drafter: Some(StepCost::from_millis(5.0, 0.5)), ..alone.clone() };
         assert_eq!(alone.of(&rows), 27 * MS);
         assert_eq!(with.of(&rows), 27 * MS + (10 + 5 + 3) * MS + 10 * MS + 5 * MS / 2);
+        // The three rows of the prompt as one.
+        let cheap = PassCost { prompt_row: 0.4, ..alone };
+        assert_eq!(cheap.of(&rows), 25 * MS);
     }
 }

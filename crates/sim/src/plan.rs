@@ -156,6 +156,7 @@ fn cost(target: &Target, factor: f64) -> Cost {
         PassTime::Points(points) => Cost::points(points.value.iter().map(|&[rows, ms]| [rows, ms * factor]).collect()),
     };
     cost.context_ms = target.context_ms.as_ref().map_or(0.0, |number| number.value * factor);
+    cost.prompt_row = target.prompt_row.as_ref().map(|number| number.value);
     cost
 }
 

@@ -17,9 +17,12 @@ pub struct Passes {
     pub points: Vec<[f64; 2]>,
     /// What each thousand tokens in the cache add, in milliseconds.
     pub context_ms: f64,
+    /// What a row that reads a prompt adds to a pass, as a share of what one adds that decides a token.
+    pub prompt_row: f64,
 }
 
-/// Measures passes as [`times`] does, and of one row of a sequence that is `longer` by so many tokens.
+/// Measures passes as [`times`] does, of one row of a sequence that is `longer` by so many tokens, and of the most rows as rows of
+/// a prompt.
 pub fn passes(
     model: &mut impl Model,
     rows: &[usize],
@@ -40,7 +43,33 @@ pub fn passes(
         let cached = rows * context as f64 / 1e3 * context_ms;
         [rows, round((ms - cached).max(0.0))]
     };
-    Ok(Passes { points: times.into_iter().map(point).collect(), context_ms })
+    let points: Vec<[f64; 2]> = times.into_iter().map(point).collect();
+    let prompt_row = prompt_row(model, &points, context, context_ms, repeat)?;
+    Ok(Passes { points, context_ms, prompt_row })
+}
+
+/// What a row of a prompt adds to a pass over what one adds that decides a token, between the least and the most rows of `points`.
+/// A pass that reads a prompt does not need the logits of its rows, which with a large vocabulary are a good part of the work.
+fn prompt_row(
+    model: &mut impl Model,
+    points: &[[f64; 2]],
+    context: usize,
+    context_ms: f64,
+    repeat: usize,
+) -> anyhow::Result<f64> {
+    let (Some([least, shortest]), Some([most, longest])) = (points.first(), points.last()) else { return Ok(1.0) };
+    let rows = *most as usize;
+    let mut read = || {
+        let began = Instant::now();
+        extend(model, 0, context, rows)?;
+        let time = began.elapsed().as_secs_f64() * 1e3;
+        model.apply(CacheOp::Truncate { sequence: 0, len: context })?;
+        Ok(time)
+    };
+    let time = median((0..=repeat).map(|_| read()).collect::<anyhow::Result<Vec<_>>>()?);
+    let cached = (context + rows) as f64 / 1e3 * context_ms;
+    let all = (longest - shortest) / (most - least) * (most - 1.0);
+    Ok(round(((time - cached - shortest) / all.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)))
 }
 
 /// `[rows, milliseconds]` of passes of each of `rows` (rising), a row from each of so many sequences of `context` tokens, which
@@ -157,7 +186,7 @@ mod tests {
             let mut ms = 2.0;
             for row in rows {
                 assert_eq!(self.lengths[row.sequence as usize], row.position, "rows extend what is in the cache");
-                ms += if row.wants_logits { 1.0 + 0.01 * row.position as f64 } else { 0.0 };
+                ms += if row.wants_logits { 1.0 + 0.01 * row.position as f64 } else { 0.5 };
                 self.lengths[row.sequence as usize] += 1;
             }
             std::thread::sleep(Duration::from_secs_f64(ms / 1e3));
@@ -178,6 +207,7 @@ mod tests {
         assert_eq!(model.lengths, [100; 8]);
         let near = |value: f64, expected: f64| assert!((value - expected).abs() < 0.4 * expected, "{measured:?}");
         near(measured.context_ms, 10.0);
+        near(measured.prompt_row, 0.5);
         for (point, (rows, ms)) in measured.points.iter().zip([(1.0, 3.0), (4.0, 6.0), (8.0, 10.0)]) {
             assert_eq!(point[0], rows);
             near(point[1], ms);

@@ -70,6 +70,7 @@ fn target(
         title: model.description().to_string(),
         time: PassTime::Points(points),
         context_ms: Some(measured(passes.context_ms, &format!("a session of {} tokens more", LONGER))),
+        prompt_row: Some(measured(passes.prompt_row, "the most rows, as rows of a prompt")),
         weights_gib: Some(measured(round(model.description().bytes as f64 / f64::from(1 << 30)), "size of the file")),
         kv_kib: None,
     };

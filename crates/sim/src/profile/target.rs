@@ -17,6 +17,8 @@ pub struct Target {
     pub time: PassTime,
     /// What each thousand tokens in the cache of the pass's sequences add, in milliseconds.
     pub context_ms: Option<Number>,
+    /// What a row that reads a prompt adds, as a share of what one adds that decides a token; the same if it is not known.
+    pub prompt_row: Option<Number>,
     /// What its weights take, in GiB.
     pub weights_gib: Option<Number>,
     /// What a token takes in the KV cache, in KiB.
@@ -63,7 +65,12 @@ impl Target {
             PassTime::Line { fixed_ms, row_ms } => Curve::Line(StepCost::from_millis(fixed_ms.value, row_ms.value)),
             PassTime::Points(points) => Curve::Points(points.value.clone()),
         };
-        PassCost { target, context: self.context_ms.as_ref().map_or(0.0, |number| number.value) / 1e6, drafter: None }
+        PassCost {
+            target,
+            context: self.context_ms.as_ref().map_or(0.0, |number| number.value) / 1e6,
+            prompt_row: self.prompt_row.as_ref().map_or(1.0, |number| number.value),
+            drafter: None,
+        }
     }
 
     pub(super) fn entries(&self, at: &str) -> Vec<Entry<'_>> {
@@ -74,7 +81,12 @@ impl Target {
                 vec![Entry { key: format!("{at}.points"), value: pairs(value), mark: *mark, source }]
             }
         };
-        let others = [("context_ms", &self.context_ms), ("weights_gib", &self.weights_gib), ("kv_kib", &self.kv_kib)];
+        let others = [
+            ("context_ms", &self.context_ms),
+            ("prompt_row", &self.prompt_row),
+            ("weights_gib", &self.weights_gib),
+            ("kv_kib", &self.kv_kib),
+        ];
         let others = others.into_iter().filter_map(|(key, number)| Some(entry(key, number.as_ref()?)));
         time.into_iter().chain(others).collect()
     }
@@ -105,6 +117,7 @@ struct WrittenTarget {
     row_ms: Option<Number>,
     points: Option<Written<Vec<[f64; 2]>>>,
     context_ms: Option<Number>,
+    prompt_row: Option<Number>,
     weights_gib: Option<Number>,
     kv_kib: Option<Number>,
 }
@@ -113,13 +126,13 @@ impl TryFrom<WrittenTarget> for Target {
     type Error = String;
 
     fn try_from(written: WrittenTarget) -> Result<Self, String> {
-        let WrittenTarget { title, fixed_ms, row_ms, points, context_ms, weights_gib, kv_kib } = written;
+        let WrittenTarget { title, fixed_ms, row_ms, points, context_ms, prompt_row, weights_gib, kv_kib } = written;
         let time = match (fixed_ms, row_ms, points) {
             (Some(fixed_ms), Some(row_ms), None) => PassTime::Line { fixed_ms, row_ms },
             (None, None, Some(points)) => PassTime::Points(points.try_into()?),
             _ => return Err("a target has either `fixed_ms` and `row_ms`, or `points`".to_owned()),
         };
-        Ok(Self { title, time, context_ms, weights_gib, kv_kib })
+        Ok(Self { title, time, context_ms, prompt_row, weights_gib, kv_kib })
     }
 }
 
@@ -159,7 +172,8 @@ mod tests {
     }
 
     fn target(time: PassTime) -> Target {
-        Target { title: String::new(), time, context_ms: Some(number(0.5)), weights_gib: None, kv_kib: None }
+        let context_ms = Some(number(0.5));
+        Target { title: String::new(), time, context_ms, prompt_row: None, weights_gib: None, kv_kib: None }
     }
 
     #[test]

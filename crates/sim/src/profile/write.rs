@@ -33,6 +33,7 @@ impl Profile {
                 }
             }
             text += &optional("context_ms", target.context_ms.as_ref());
+            text += &optional("prompt_row", target.prompt_row.as_ref());
             text += &optional("weights_gib", target.weights_gib.as_ref());
             text += &optional("kv_kib", target.kv_kib.as_ref());
         }

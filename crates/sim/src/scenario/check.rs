@@ -147,6 +147,7 @@ impl Scenario {
 
 fn check_cost(at: &str, cost: &Cost) -> Result<(), Error> {
     not_negative(&format!("{at}.context_ms"), cost.context_ms)?;
+    not_negative(&format!("{at}.prompt_row"), cost.prompt_row.unwrap_or(1.0))?;
     match (cost.fixed_ms, cost.row_ms, &cost.points) {
         (Some(fixed), Some(row), None) => {
             not_negative(&format!("{at}.fixed_ms"), fixed)?;

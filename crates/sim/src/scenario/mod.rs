@@ -133,6 +133,9 @@ pub struct Cost {
     pub points: Option<Vec<[f64; 2]>>,
     /// What each thousand cached tokens of the sequences in a pass add, in milliseconds.
     pub context_ms: f64,
+    /// What a row that reads a prompt adds, as a share of what one adds that decides a token; as much, if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_row: Option<f64>,
 }
 
 impl Cost {

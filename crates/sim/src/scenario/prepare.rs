@@ -81,7 +81,7 @@ fn pass(cost: &Cost) -> PassCost {
         Some(points) => Curve::Points(points.clone()),
         None => Curve::Line(line(cost)),
     };
-    PassCost { target, context: cost.context_ms / 1e6, drafter: None }
+    PassCost { target, context: cost.context_ms / 1e6, prompt_row: cost.prompt_row.unwrap_or(1.0), drafter: None }
 }
 
 fn drafter(class: &DeviceClass, profiles: Option<&Profiles>) -> Result<(Duration, Option<f64>), Error> {
