@@ -44,17 +44,22 @@ type Runs = BTreeMap<usize, Vec<Vec<f64>>>;
 /// Bisects, prints a table, and writes the results.
 pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
     let mut load = Load::new(&args.load).await?;
-    let bar = bar(args.load.modes.len() * args.rate.len(), "capacities".to_owned());
+    let mut rates = args.rate.clone();
+    rates.sort_by(f64::total_cmp);
+    let bar = bar(args.load.modes.len() * rates.len(), "capacities".to_owned());
     let mut capacities = Vec::new();
     for &mode in &args.load.modes {
         let mut runs = Runs::new();
-        for &rate in &args.rate {
+        // Who gets a rate gets every lower one.
+        let mut most = usize::try_from(args.most)?;
+        for &rate in &rates {
             if mode == Mode::Sled {
                 // Each rate is another goal, and so another server.
                 load.rate_goal = args.load.scheduling.rate_goal.or(Some(rate * ABOVE));
                 runs.clear();
             }
-            let capacity = bisect(&load, &args, mode, rate, &mut runs).await?;
+            let capacity = bisect(&load, &args, mode, rate, most, &mut runs).await?;
+            most = capacity.devices;
             bar.suspend(|| eprintln!("{:12} {rate:>5.1} tokens/s: {} devices", capacity.mode, capacity.devices));
             capacities.push(capacity);
             bar.inc(1);
@@ -83,10 +88,11 @@ async fn bisect(
     args: &CapacityArgs,
     mode: Mode,
     rate: f64,
+    most: usize,
     runs: &mut Runs,
 ) -> anyhow::Result<Capacity> {
     let mut trials = Vec::new();
-    let (mut reached, mut missed) = (0, usize::try_from(args.most)? + 1);
+    let (mut reached, mut missed) = (0, most + 1);
     let mut next = 1;
     while reached + 1 < missed {
         if let Entry::Vacant(run) = runs.entry(next) {

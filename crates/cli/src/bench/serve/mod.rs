@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use indicatif::ProgressBar;
 use sled_device::{Link, obtain_vocabulary};
 use sled_model::chat::Message;
 use sled_sim::figures::{Figures, Log, ServerSide};
@@ -43,28 +44,30 @@ struct Results {
     peer: Option<String>,
     points: Vec<Figures>,
     same_work: Vec<SameWork>,
+    /// The same work in each repetition, that of `same_work` included.
+    repetitions: Vec<SameWork>,
+}
+
+/// All modes with one number of devices.
+struct Repetition {
+    points: Vec<Figures>,
+    same_work: Option<SameWork>,
 }
 
 /// Measures, prints a table, and writes the results.
 pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
     let load = Load::new(&args.load).await?;
-    let bar = bar(args.load.modes.len() * args.devices.len(), "measured".to_owned());
-    let mut points = Vec::new();
-    let mut same_work = Vec::new();
-    // What is compared is measured one right after the other: other users of the machine come and go.
+    let bar = bar(args.load.modes.len() * args.devices.len() * args.repeat as usize, "measured".to_owned());
+    let (mut points, mut same_work, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for &devices in &args.devices {
-        let mut runs = Vec::new();
-        for &mode in &args.load.modes {
-            let (figures, logs) = load.measure(mode, usize::try_from(devices)?, args.leave).await?;
-            bar.suspend(|| eprintln!("{}", line(&figures)));
-            points.push(figures);
-            runs.push((mode.name(), logs));
-            bar.inc(1);
+        let mut repetitions = Vec::new();
+        for _ in 0..args.repeat {
+            repetitions.push(repetition(&load, &args, usize::try_from(devices)?, &bar).await?);
         }
-        // A device that leaves does so at a time, not at a token.
-        if runs.len() > 1 && args.leave == 0.0 {
-            let begin = Duration::from_secs_f64(args.load.warmup);
-            same_work.extend(SameWork::new(&runs, begin, begin + Duration::from_secs_f64(args.load.window)));
+        all.extend(repetitions.iter().filter_map(|repetition| repetition.same_work.clone()));
+        if let Some(middle) = middle(repetitions) {
+            points.extend(middle.points);
+            same_work.extend(middle.same_work);
         }
     }
     points.sort_by_key(|figures| args.load.modes.iter().position(|mode| mode.name() == figures.mode));
@@ -81,6 +84,7 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
         peer: args.load.llama_server.as_deref().map(process::llama_server_version),
         points,
         same_work,
+        repetitions: all,
     };
     print(&results);
     write_json(&args.load.out, &results)?;
@@ -88,6 +92,41 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
     plot::draw(&picture, &results.points).with_context(|| format!("cannot draw {}; check --out", picture.display()))?;
     println!("\nwritten to {} and {}", args.load.out.display(), picture.display());
     Ok(())
+}
+
+/// Measures one mode right after the other: other users of the machine come and go.
+async fn repetition(
+    load: &Load<'_>,
+    args: &ServeBenchArgs,
+    devices: usize,
+    bar: &ProgressBar,
+) -> anyhow::Result<Repetition> {
+    let (mut points, mut runs) = (Vec::new(), Vec::new());
+    for &mode in &args.load.modes {
+        let (figures, logs) = load.measure(mode, devices, args.leave).await?;
+        bar.suspend(|| eprintln!("{}", line(&figures)));
+        points.push(figures);
+        runs.push((mode.name(), logs));
+        bar.inc(1);
+    }
+    // A device that leaves does so at a time, not at a token.
+    let compared = runs.len() > 1 && args.leave == 0.0;
+    let begin = Duration::from_secs_f64(args.load.warmup);
+    let window = Duration::from_secs_f64(args.load.window);
+    let same_work = compared.then(|| SameWork::new(&runs, begin, begin + window)).flatten();
+    Ok(Repetition { points, same_work })
+}
+
+/// The repetition with the middle speed of devices that draft over thin clients; where they are not compared, with the middle
+/// speed of what was measured last.
+fn middle(mut repetitions: Vec<Repetition>) -> Option<Repetition> {
+    let speed = |repetition: &Repetition| {
+        let over_central = repetition.same_work.as_ref().and_then(|work| work.over_central(Mode::Sled.name()));
+        over_central.or_else(|| Some(repetition.points.last()?.output_throughput)).unwrap_or_default()
+    };
+    repetitions.sort_by(|a, b| speed(a).total_cmp(&speed(b)));
+    let at = repetitions.len() / 2;
+    repetitions.into_iter().nth(at)
 }
 
 /// What to put on a server.
@@ -273,5 +312,42 @@ fn print(results: &Results) {
             f.server_cpu_s_per_token,
             100.0 * f.server_overhead
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Thin clients at ten tokens a second, devices that draft at `rate`, for ten seconds.
+    fn repetition(rate: u64) -> Repetition {
+        let run = |mode: Mode, rate: u64| {
+            let tokens = (1..=10 * rate).map(|i| Duration::from_millis(i * 1000 / rate)).collect();
+            (mode.name(), vec![Log { tokens, ..Log::default() }])
+        };
+        let runs = [run(Mode::Central, 10), run(Mode::Sled, rate)];
+        let (begin, end) = (Duration::from_secs(1), Duration::from_secs(9));
+        let figures = |(mode, logs): &(&'static str, Vec<Log>)| {
+            Figures::new(mode, logs, ServerSide::default(), begin, end)
+        };
+        Repetition { points: runs.iter().map(figures).collect(), same_work: SameWork::new(&runs, begin, end) }
+    }
+
+    #[test]
+    fn the_middle_repetition_counts_with_all_its_modes() {
+        let middle = middle([30, 10, 20].map(repetition).into()).unwrap();
+        let over = middle.same_work.unwrap().over_central("sled").unwrap();
+        assert!((over - 2.0).abs() < 0.05, "{over}");
+        let throughput: Vec<f64> = middle.points.iter().map(|f| f.output_throughput.round()).collect();
+        assert_eq!(throughput, [10.0, 20.0]);
+    }
+
+    #[test]
+    fn what_is_not_compared_has_a_middle_too() {
+        let alone = |rate| Repetition { same_work: None, ..repetition(rate) };
+        let middle = middle([30, 10, 20].map(alone).into()).unwrap();
+        assert_eq!(middle.points.last().unwrap().output_throughput.round(), 20.0);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sled_sim::figures::Log;
 
 /// How fast the same tokens were generated.
-#[derive(serde::Serialize)]
+#[derive(Clone, serde::Serialize)]
 pub struct SameWork {
     pub devices: usize,
     /// Tokens of all devices together, counted from the start: the first, and the one behind the last.
@@ -15,7 +15,7 @@ pub struct SameWork {
     pub modes: Vec<Speed>,
 }
 
-#[derive(serde::Serialize)]
+#[derive(Clone, serde::Serialize)]
 pub struct Speed {
     pub mode: &'static str,
     pub tokens_per_s: f64,
