@@ -14,5 +14,4 @@ if [ $# -gt 0 ]; then
     model=$1
     shift
 fi
-exec "${SLED:-sled}" bench serve --modes llama-server,central,sled --llama-server "$server" -m "$model" \
-    --out results/peer.json "$@"
+exec "${SLED:-sled}" bench serve --modes llama-server,central,sled --llama-server "$server" -m "$model" "$@"

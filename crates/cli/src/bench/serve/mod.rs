@@ -329,9 +329,8 @@ mod tests {
         };
         let runs = [run(Mode::Central, 10), run(Mode::Sled, rate)];
         let (begin, end) = (Duration::from_secs(1), Duration::from_secs(9));
-        let figures = |(mode, logs): &(&'static str, Vec<Log>)| {
-            Figures::new(mode, logs, ServerSide::default(), begin, end)
-        };
+        let figures =
+            |(mode, logs): &(&'static str, Vec<Log>)| Figures::new(mode, logs, ServerSide::default(), begin, end);
         Repetition { points: runs.iter().map(figures).collect(), same_work: SameWork::new(&runs, begin, end) }
     }
 
