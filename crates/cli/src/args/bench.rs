@@ -132,7 +132,7 @@ pub struct ServeBenchArgs {
     #[arg(long, env = "SLED_DEVICES", value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16,32", value_parser = clap::value_parser!(u32).range(1..))]
     pub devices: Vec<u32>,
 
-    /// How often each number of devices is measured; the repetition with the middle ratio of the modes counts
+    /// How often each number of devices is measured; the repetition with the middle ratio of `sled` over `central` counts
     #[arg(long, env = "SLED_REPEAT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
 

@@ -69,6 +69,7 @@ fn prompt_row(
     let time = median((0..=repeat).map(|_| read()).collect::<anyhow::Result<Vec<_>>>()?);
     let cached = (context + rows) as f64 / 1e3 * context_ms;
     let all = (longest - shortest) / (most - least) * (most - 1.0);
+    // Such a row has less to compute: where it seems dearer, that is noise.
     Ok(round(((time - cached - shortest) / all.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)))
 }
 
