@@ -32,6 +32,14 @@ pub trait Backend: Send + Sync + 'static {
     fn counts_requests(&self) -> bool {
         false
     }
+
+    /// Whether it can be expected to answer; one sentence if not.
+    ///
+    /// # Errors
+    /// If it cannot.
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What a job brings forth, in order: any number of tokens and notices, then [`Event::Done`] or [`Event::Failed`].

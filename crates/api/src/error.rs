@@ -64,6 +64,9 @@ pub enum Error {
     /// Nothing is taken any more.
     #[error("this server is shutting down; send the request to another")]
     Closing,
+    /// What generates cannot be expected to answer.
+    #[error("{0}")]
+    Unwell(String),
     /// The generation failed.
     #[error("{0}")]
     Failed(String),
@@ -109,7 +112,7 @@ impl Error {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Loading | Self::Closing => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Loading | Self::Closing | Self::Unwell(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed(_) | Self::Model(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -141,6 +144,7 @@ impl Error {
             Self::Busy { .. } => (None, Some("rate_limit_exceeded")),
             Self::Loading => (None, Some("model_loading")),
             Self::Closing => (None, Some("shutting_down")),
+            Self::Unwell(_) => (None, Some("not_responding")),
             Self::Failed(_) => (None, Some("generation_failed")),
             Self::Model(_) => (None, Some("model_error")),
         };

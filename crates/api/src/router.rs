@@ -128,13 +128,13 @@ pub(crate) struct Health {
     status: &'static str,
 }
 
-/// Whether requests can be answered: 503 while the model loads.
+/// Whether requests can be answered: 503 while the model loads, and when it does not answer.
 #[utoipa::path(
     get, path = "/health", tag = "State",
     responses((status = 200, body = Health), (status = 503, body = crate::error::ErrorBody))
 )]
 pub(crate) async fn health(State(api): State<Api>) -> Result<Json<Health>, Error> {
-    api.served()?;
+    api.served()?.backend.health().map_err(Error::Unwell)?;
     Ok(Json(Health { status: "ok" }))
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use sled_model::Model;
@@ -69,6 +70,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         assist: args.scheduling.assist,
         rate_goal: args.scheduling.rate_goal,
         sessions: usize::try_from(args.max_sessions)?,
+        sessions_per_client: usize::try_from(per_client(args))?,
+        idle_timeout: Duration::from_secs(args.idle_timeout.into()),
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
     };
@@ -78,6 +81,11 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         server.serve_http(http, Front { vocab, threads: options.threads })?;
     }
     Ok(server)
+}
+
+/// No client takes all sessions, unless it is told to be let.
+fn per_client(args: &ServeArgs) -> u32 {
+    args.max_sessions_per_client.unwrap_or((args.max_sessions / 4).max(64))
 }
 
 fn summary(stats: &EngineStats) -> String {

@@ -1,5 +1,6 @@
 //! An open stream to a server.
 
+use futures_util::FutureExt;
 use sled_core::message::{Reply, Request};
 use sled_wire::{Bounds, FromServer, Open, pb};
 use tokio::sync::mpsc;
@@ -50,6 +51,20 @@ impl Connection {
         // If the stream has ended, the reason is what comes in next.
         if self.requests.try_send(message).is_ok() {
             self.counters.bytes_sent.inc_by(bytes);
+        }
+    }
+
+    /// Why the stream has ended, if it has while nobody listened. Replies that came before are dropped: they are of an answer
+    /// that is complete.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        loop {
+            match self.receive().now_or_never()? {
+                Ok(Incoming::Reply(Reply::Failed(reason) | Reply::Closing(reason)) | Incoming::Ended(reason)) => {
+                    return Some(reason);
+                }
+                Ok(Incoming::Reply(_)) => {}
+                Err(error) => return Some(error.in_brief()),
+            }
         }
     }
 

@@ -18,6 +18,9 @@ pub enum Error {
     /// The engine thread cannot be started.
     #[error("cannot start the engine thread: {0}; the system may be out of memory or threads")]
     Thread(#[source] std::io::Error),
+    /// The engine thread ended, and nobody had told it to.
+    #[error("the engine stopped by itself: {0}; start the server again, and report this if it happens again")]
+    Engine(String),
     /// The gRPC server ended with an error.
     #[error("the gRPC server failed: {0}; start it again")]
     Transport(#[from] tonic::transport::Error),

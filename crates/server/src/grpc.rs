@@ -2,18 +2,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sled_core::message::{DraftBlock, Reply, Request as CoreRequest};
+use sled_core::message::{DraftBlock, Request as CoreRequest};
 use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, WireError, pb};
-use tokio::sync::mpsc::WeakSender;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::Identity;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Client, Engine, FAREWELL, Seat};
 use crate::grammars::Grammars;
+use crate::pace::Pace;
 use crate::requests::Requests;
 use crate::roster::Roster;
 
@@ -99,7 +98,7 @@ impl sled_wire::Sled for Service {
 
     async fn sessions(&self, _request: Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
         let report = self.engine.report().await.await;
-        let report = report.map_err(|_stopped| Status::unavailable("the server is shutting down"))?;
+        let report = report.map_err(|_stopped| Status::unavailable(FAREWELL))?;
         let sessions = self.roster.describe(&report);
         let record = self.engine.record();
         let stats = &record.stats;
@@ -123,6 +122,7 @@ impl sled_wire::Sled for Service {
         &self,
         request: Request<Streaming<pb::DeviceMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let client = Client::at(request.remote_addr());
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(OPENING, inbound.message()).await.map_err(|_elapsed| {
             Status::deadline_exceeded("the device did not open its session in time; try again")
@@ -134,74 +134,122 @@ impl sled_wire::Sled for Service {
             ));
         };
         self.admit(&open)?;
-        let opened = self
-            .engine
-            .open(self.engine.place())
-            .await
-            .ok_or_else(|| Status::unavailable("the server is shutting down"))?;
-        let engine::Opened { id, replies, beside } =
-            opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
+        let opened = self.engine.open(self.engine.place(client)).await.ok_or_else(|| Status::unavailable(FAREWELL))?;
+        let engine::Opened { seat, replies } =
+            opened.map_err(|(full, after)| sled_wire::busy(&full.to_string(), after))?;
+        let id = seat.id();
         tracing::info!(session = id.0, device = open.device, "session opened");
         let requests = Arc::new(Requests::new(id, &open.device, &self.identity.end_of_generation));
         self.roster.enter(id, open.device);
 
         // What ends a session is said by the engine, or from here before the engine is told to close it.
         let (refusals, mut refused) = tokio::sync::mpsc::channel(1);
-        let (engine, bounds, roster) = (self.engine.clone(), self.bounds, self.roster.clone());
-        let grammars = self.grammars.clone();
-        let heard = Arc::clone(&requests);
+        let listener = Listener {
+            engine: self.engine.clone(),
+            seat,
+            bounds: self.bounds,
+            grammars: self.grammars.clone(),
+            requests: Arc::clone(&requests),
+        };
+        let roster = self.roster.clone();
         tokio::spawn(async move {
-            while let Ok(Some(message)) = inbound.message().await {
-                let refusal = match sled_wire::decode_device(message, &bounds) {
-                    Ok(FromDevice::Request(request)) => match grammars.prepare(announce(id.0, request)).await {
-                        Ok(request) => {
-                            heard.on_request(&request);
-                            answer_in_pass(&engine, &beside, &request);
-                            engine.request(id, request).await;
-                            continue;
-                        }
-                        Err(reason) => Status::invalid_argument(reason),
-                    },
-                    Ok(FromDevice::Open(_)) => {
-                        Status::failed_precondition("the session is open already; open another stream")
-                    }
-                    Err(error) => refuse(id.0, error),
-                };
+            if let Some(refusal) = listener.listen(&mut inbound).await {
                 let _gone = refusals.send(Err(refusal)).await;
-                break;
             }
-            engine.close(id).await;
+            drop(listener);
             roster.leave(id);
             tracing::info!(session = id.0, "session closed");
         });
 
         let opened = Opened { context: self.bounds.context, max_draft: self.bounds.max_draft };
         let last_word = std::iter::once_with(move || {
-            refused.try_recv().unwrap_or_else(|_none| {
-                // The engine lets go of a session without a word only if the word could not be delivered.
-                let reason = "the device read so slowly that the server closed its session";
-                Err(Status::aborted(reason))
-            })
+            refused.try_recv().unwrap_or_else(|_none| Err(Status::cancelled("the device hung up")))
         });
         let encode = move |reply| {
             requests.on_reply(&reply);
             sled_wire::encode_reply(reply)
         };
-        let replies = ReceiverStream::new(replies).map(encode).chain(tokio_stream::iter(last_word));
+        let replies = replies.into_stream().map(encode).chain(tokio_stream::iter(last_word));
         let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened))).chain(replies);
         Ok(Response::new(Box::pin(outbound)))
     }
 }
 
-/// Answers a block that comes in the middle of a long pass, so that nobody's timeout takes the server for lost: the engine answers
-/// only between passes.
-fn answer_in_pass(engine: &Engine, beside: &WeakSender<Reply>, request: &CoreRequest) {
-    let CoreRequest::Draft(DraftBlock { turn, .. }) = *request else { return };
-    if engine.record().is_in_pass_for(LONG_PASS..HOPELESS_PASS)
-        && let Some(replies) = beside.upgrade()
-    {
-        // Where the queue is full the device has enough to read.
-        let _full = replies.try_send(Reply::Pending { turn });
+/// What hears a session's device.
+struct Listener {
+    engine: Engine,
+    seat: Seat,
+    bounds: Bounds,
+    grammars: Grammars,
+    requests: Arc<Requests>,
+}
+
+impl Listener {
+    /// Passes on what the device says, until it hangs up or the engine lets go of the session; returns why the session ends, if
+    /// the device has said what cannot be.
+    async fn listen(&self, inbound: &mut Streaming<pb::DeviceMessage>) -> Option<Status> {
+        let mut pace = Pace::new(Instant::now());
+        loop {
+            let heard = async {
+                let message = inbound.message().await?;
+                if let Some(message) = &message {
+                    pace.admit(sled_wire::wire_bytes(message)).await;
+                }
+                Ok::<_, Status>(message)
+            };
+            let message = tokio::select! {
+                () = self.seat.ended() => return None,
+                heard = heard => match heard {
+                    Ok(message) => message?,
+                    Err(status) => return self.why_unheard(status),
+                },
+            };
+            if let Err(refusal) = self.take(message).await {
+                return Some(refusal);
+            }
+        }
+    }
+
+    async fn take(&self, message: pb::DeviceMessage) -> Result<(), Status> {
+        let id = self.seat.id().0;
+        match sled_wire::decode_device(message, &self.bounds) {
+            Ok(FromDevice::Request(request)) => {
+                let request = self.grammars.prepare(announce(id, request)).await.map_err(Status::invalid_argument)?;
+                self.requests.on_request(&request);
+                self.answer_in_pass(&request);
+                self.seat.request(request).await;
+                Ok(())
+            }
+            Ok(FromDevice::Open(_)) => {
+                Err(Status::failed_precondition("the session is open already; open another stream"))
+            }
+            Err(error) => Err(refuse(id, error)),
+        }
+    }
+
+    /// Answers a block that comes in the middle of a long pass, so that nobody's timeout takes the server for lost: the engine
+    /// answers only between passes.
+    fn answer_in_pass(&self, request: &CoreRequest) {
+        let CoreRequest::Draft(DraftBlock { turn, .. }) = *request else { return };
+        if self.engine.record().is_in_pass_for(LONG_PASS..HOPELESS_PASS) {
+            self.seat.say_pending(turn);
+        }
+    }
+
+    /// Why a message could not be read, where the device is still there to be told.
+    fn why_unheard(&self, status: Status) -> Option<Status> {
+        let session = self.seat.id().0;
+        match status.code() {
+            Code::OutOfRange => {
+                tracing::warn!(session, %status, "a device sent too large a message; its session is closed");
+                let most = sled_wire::MAX_MESSAGE_BYTES >> 10;
+                Some(Status::out_of_range(format!(
+                    "a message of the device has more than {most} KiB, which is the most that the server takes; shorten the prompt"
+                )))
+            }
+            _ if std::error::Error::source(&status).is_some() => None,
+            _ => Some(status),
+        }
     }
 }
 

@@ -8,7 +8,9 @@ mod engine;
 mod error;
 mod grammars;
 mod grpc;
+mod health;
 mod http;
+mod pace;
 mod requests;
 mod roster;
 mod traffic;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::Engine;
+use engine::{Engine, Seating, Thread};
 pub use engine::{EngineStats, Histogram};
 pub use error::Error;
 use grammars::Grammars;
@@ -32,7 +34,7 @@ use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use sled_model::{Limits, Model};
-use sled_wire::Bounds;
+use sled_wire::{Bounds, SledServer};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -72,6 +74,10 @@ pub struct Settings {
     pub rate_goal: Option<f64>,
     /// The most sessions at once.
     pub sessions: usize,
+    /// The most sessions of devices at one address, at once.
+    pub sessions_per_client: usize,
+    /// For how long a device's session may be idle before it is closed.
+    pub idle_timeout: Duration,
     /// The most sessions whose text waits to be read, before no other is opened.
     pub queue: usize,
     /// The longest draft block that a device may send, at most [`Policy::MAX_LENGTH`].
@@ -85,6 +91,8 @@ impl Default for Settings {
             assist: Assist::default(),
             rate_goal: None,
             sessions: 1024,
+            sessions_per_client: 256,
+            idle_timeout: Duration::from_secs(30 * 60),
             queue: 256,
             max_draft: Policy::MAX_LENGTH,
         }
@@ -103,7 +111,7 @@ pub struct Front {
 pub struct Server {
     listener: TcpListener,
     engine: Engine,
-    thread: std::thread::JoinHandle<()>,
+    thread: Thread,
     identity: Arc<Identity>,
     settings: Settings,
     limits: Limits,
@@ -140,7 +148,8 @@ impl Server {
             assist: settings.assist,
             rate_goal: settings.rate_goal,
         };
-        let (engine, thread) = Engine::start(model, config).map_err(Error::Thread)?;
+        let seating = Seating { most_per_client: settings.sessions_per_client, idle: settings.idle_timeout };
+        let (engine, thread) = Engine::start(model, config, seating).map_err(Error::Thread)?;
         Ok(Self {
             listener,
             engine,
@@ -217,12 +226,13 @@ impl Server {
         move || engine.stats()
     }
 
-    /// Serves until `shutdown` resolves, then lets every session know, and returns what was done.
+    /// Serves until `shutdown` resolves, then lets every session know, and returns what was done. A forward pass that does not
+    /// end in time is left to the end of the process.
     ///
     /// # Errors
-    /// If the gRPC server fails.
+    /// If the gRPC server fails, or the engine ends by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<EngineStats, Error> {
-        let Self { listener, engine, thread, identity, settings, limits, roster, traffic, compiler, http } = self;
+        let Self { listener, engine, mut thread, identity, settings, limits, roster, traffic, compiler, http } = self;
         let bounds =
             Bounds { vocabulary_size: limits.vocab_size, context: limits.context, max_draft: settings.max_draft };
         if let Some(compiler) = compiler.clone() {
@@ -239,29 +249,36 @@ impl Server {
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .add_service(health::service::<SledServer<grpc::Service>>(engine.clone()))
             .add_service(service.into_grpc())
             .serve_with_incoming_shutdown(incoming, async {
                 let _dropped = stopped.await;
             });
         tokio::pin!(serving);
-        tokio::select! {
-            ended = &mut serving => ended?,
-            () = shutdown => {
-                engine.shutdown().await;
-                let _ended = stop.send(());
-                // Whoever does not hang up in time is cut off when the transport is dropped.
-                let farewell = tokio::time::Instant::now() + FAREWELL;
-                if let Ok(ended) = tokio::time::timeout_at(farewell, &mut serving).await {
-                    ended?;
-                }
-                if let Some(http) = http {
-                    let _cut_off = tokio::time::timeout_at(farewell, http.close()).await;
-                }
+        let by_itself = tokio::select! {
+            ended = &mut serving => {
+                engine.shutdown();
+                return ended.map(|()| engine.stats()).map_err(Error::from);
             }
+            () = shutdown => false,
+            () = thread.ended() => true,
+        };
+        engine.shutdown();
+        let _ended = stop.send(());
+        // Whoever does not hang up in time is cut off when the transport is dropped.
+        let farewell = tokio::time::Instant::now() + FAREWELL;
+        if let Ok(ended) = tokio::time::timeout_at(farewell, &mut serving).await {
+            ended?;
+        }
+        if let Some(http) = http {
+            let _cut_off = tokio::time::timeout_at(farewell, http.close()).await;
         }
         let stats = engine.stats();
         drop(engine);
-        let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
-        Ok(stats)
+        match thread.join(farewell).await {
+            Err(reason) => Err(Error::Engine(reason)),
+            Ok(()) if by_itself => Err(Error::Engine("it does not say why".to_owned())),
+            Ok(()) => Ok(stats),
+        }
     }
 }

@@ -166,6 +166,15 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_MAX_SESSIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: u32,
 
+    /// The most sessions of devices at one address (for IPv6 a network of 64 bits) [default: a quarter of --max-sessions, at
+    /// least 64]
+    #[arg(long, env = "SLED_MAX_SESSIONS_PER_CLIENT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions_per_client: Option<u32>,
+
+    /// Seconds that a device's session may be idle before it is closed; the device opens it again with its next prompt
+    #[arg(long, env = "SLED_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..))]
+    pub idle_timeout: u32,
+
     /// The most prompts that may wait to be read, before devices are told to come back later
     #[arg(long, env = "SLED_MAX_QUEUE", value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_queue: u32,
@@ -194,6 +203,8 @@ impl ServeArgs {
             cache_type: CacheType::F16,
             scheduling: SchedulingArgs { batching: Batching::Continuous, assist: Assist::Auto, rate_goal: None },
             max_sessions: 1024,
+            max_sessions_per_client: None,
+            idle_timeout: 1800,
             max_queue: 256,
             max_draft: 64,
             gpu_layers: None,

@@ -183,7 +183,8 @@ async fn rounds(devices: usize, time: Duration) -> anyhow::Result<Rounds> {
         end_of_generation: Vec::new(),
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let settings = Settings { assist: Assist::Never, ..Settings::default() };
+    let sessions = Settings::default().sessions.max(devices);
+    let settings = Settings { assist: Assist::Never, sessions, sessions_per_client: sessions, ..Settings::default() };
     let server = sled_server::Server::bind(address, Box::new(Free { limits, logits }), settings, identity).await?;
     let url = format!("http://{}", server.address()?);
     let serving = tokio::spawn(server.run(std::future::pending()));

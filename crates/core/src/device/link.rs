@@ -212,6 +212,11 @@ impl Device {
 
     fn lose(&mut self, loss: Loss) {
         let Resilience { servers, fallback, fallback_after, .. } = self.config.resilience;
+        if self.finished && self.link.is_up() {
+            // Nobody waits for anything: a server may close what is idle, and the next prompt opens it again.
+            self.link.state = State::Down { retry: self.clock.now() };
+            return;
+        }
         if self.link.is_up() {
             self.stats.disconnections += 1;
         }

@@ -296,6 +296,12 @@ impl Session {
         if let Some((request, _)) = &self.request {
             tracing::info!(request, prompt = prompt.tokens.len(), max_tokens = prompt.max_tokens, "prompt");
         }
+        if let Some(reason) = self.connection.as_mut().and_then(Connection::ended) {
+            // A server closes a session that is idle for long. It is opened again for this prompt.
+            tracing::debug!(reason, "the session was closed while it was idle");
+            self.connection = None;
+            self.device.on_disconnected(self.began.elapsed(), reason);
+        }
         self.device.prompt(self.began.elapsed(), prompt);
         Ok(())
     }

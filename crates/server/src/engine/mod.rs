@@ -1,62 +1,133 @@
 //! The engine, from outside: a thread that alone owns the model and the core's server.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `worker.rs` | the thread |
+//! | `thread.rs` | whether it still runs, from outside |
+//! | `seat.rs` | one session's way to it, which closes the session when it is dropped |
+//! | `seats.rs` | who has the sessions, and who gives way |
+//! | `outbox.rs` | replies on their way to whoever reads them, bounded by what they weigh |
+//! | `record.rs` | what it has done |
 
+mod outbox;
 mod record;
+mod seat;
+mod seats;
+mod thread;
 mod worker;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outbox::Outboxes;
+pub(crate) use outbox::Replies;
 pub(crate) use record::Record;
 pub use record::{EngineStats, Histogram};
-use sled_core::message::{Reply, Request};
+pub(crate) use seat::Seat;
+pub(crate) use seats::Client;
+use sled_core::message::Request;
 use sled_core::server::{Busy, ServerConfig, SessionId, Status};
 use sled_model::Model;
-use tokio::sync::{mpsc, oneshot};
+pub(crate) use thread::Thread;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use worker::Worker;
 
-/// Events that may wait for the engine before those who send them wait too.
-const EVENT_QUEUE: usize = 4096;
+/// Sessions that may wait to be opened before those who ask for them wait too.
+const OPENING: usize = 64;
+
+/// Reports that the engine may be asked for at once: each takes it longer than a message.
+const REPORTS: usize = 4;
 
 /// How long whoever finds all places taken is to wait.
 const PLACE_TAKEN: Duration = Duration::from_secs(1);
 
-/// A session that is not opened, and how long the device is to wait.
-pub(crate) type Refusal = (Busy, Duration);
+/// A pass that takes longer has no end, for all that can be told from outside.
+const ENDLESS_PASS: Duration = Duration::from_secs(30);
 
-/// What the engine thread is told.
+/// What a stopping server says.
+pub(crate) const FAREWELL: &str = "the server is shutting down";
+
+/// Whom the engine takes sessions of, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seating {
+    /// The most sessions of one client.
+    pub(crate) most_per_client: usize,
+    /// For how long a session may be idle.
+    pub(crate) idle: Duration,
+}
+
+/// Why a session is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    /// The core takes no more.
+    #[error(transparent)]
+    Server(#[from] Busy),
+    /// The client has as many as it may.
+    #[error(
+        "the server is busy: it has {0} sessions of this device's address, and takes no more of it; close some, or start the \
+         server with a larger --max-sessions-per-client"
+    )]
+    Client(usize),
+}
+
+/// A session that is not opened, and how long the device is to wait.
+pub(crate) type Refusal = (Full, Duration);
+
+/// What the engine thread is told. What may wait at once is bounded by permits, which whoever asks waits for.
 enum Event {
-    Open(oneshot::Sender<Result<Opened, Refusal>>),
-    Request(SessionId, Request),
+    Open(Opening, OwnedSemaphorePermit),
+    Request(SessionId, Request, OwnedSemaphorePermit),
     Close(SessionId),
-    Report(oneshot::Sender<Vec<Status>>),
+    Report(oneshot::Sender<Vec<Status>>, OwnedSemaphorePermit),
     Reused(SessionId, oneshot::Sender<usize>),
     Shutdown,
 }
 
-/// A session that was opened: its number, and where its replies come out.
+/// A session that is asked for.
+struct Opening {
+    client: Client,
+    events: mpsc::UnboundedSender<Event>,
+    answer: oneshot::Sender<Result<Opened, Refusal>>,
+}
+
+/// A session that was opened, and where its replies come out.
 pub(crate) struct Opened {
-    pub(crate) id: SessionId,
-    pub(crate) replies: mpsc::Receiver<Reply>,
-    /// For what is said to the device while the engine cannot; it does not keep the session open.
-    pub(crate) beside: mpsc::WeakSender<Reply>,
+    pub(crate) seat: Seat,
+    pub(crate) replies: Replies,
 }
 
 /// A session that is about to be opened.
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place {
+    coming: Arc<AtomicUsize>,
+    client: Client,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.coming.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// What keeps an engine from answering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Ailment {
+    /// Its thread has ended, or is told to.
+    #[error("the engine has stopped; send the request to another server")]
+    Stopped,
+    /// It is in a pass that does not end.
+    #[error("the engine has been in one forward pass for {} s; send the request to another server", .0.as_secs())]
+    Hangs(Duration),
 }
 
 /// The engine thread, from outside.
 #[derive(Clone)]
 pub(crate) struct Engine {
-    events: mpsc::Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
     record: Arc<Mutex<Record>>,
+    outboxes: Outboxes,
+    opening: Arc<Semaphore>,
+    reports: Arc<Semaphore>,
     /// Sessions that are about to be opened.
     coming: Arc<AtomicUsize>,
     /// The most sessions at once.
@@ -65,74 +136,77 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts the thread, which runs until [`Engine::shutdown`] or until every handle is gone.
-    pub(crate) fn start(model: Box<dyn Model>, config: ServerConfig) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (events, inbox) = mpsc::channel(EVENT_QUEUE);
+    pub(crate) fn start(
+        model: Box<dyn Model>,
+        config: ServerConfig,
+        seating: Seating,
+    ) -> std::io::Result<(Self, Thread)> {
+        let (events, inbox) = mpsc::unbounded_channel();
         let record = Arc::new(Mutex::new(Record::default()));
+        let outboxes = Outboxes::default();
         let most = config.sessions;
-        let worker = Worker::new(model, config, Arc::clone(&record));
+        let worker = Worker::new(model, config, seating, Arc::clone(&record), outboxes.clone());
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let thread =
-            std::thread::Builder::new().name("sled-engine".to_owned()).spawn(move || worker.run(inbox, &timer))?;
-        Ok((Self { events, record, coming: Arc::default(), most }, thread))
+        let thread = Thread::spawn(move || worker.run(inbox, &timer))?;
+        let (opening, reports) = (Arc::new(Semaphore::new(OPENING)), Arc::new(Semaphore::new(REPORTS)));
+        Ok((Self { events, record, outboxes, opening, reports, coming: Arc::default(), most }, thread))
     }
 
-    /// A place for a session that the engine is to be asked for.
-    pub(crate) fn place(&self) -> Place {
+    /// A place for a session of `client` that the engine is to be asked for.
+    pub(crate) fn place(&self, client: Client) -> Place {
         self.coming.fetch_add(1, Ordering::SeqCst);
-        Place(Arc::clone(&self.coming))
+        Place { coming: Arc::clone(&self.coming), client }
     }
 
     /// A place for a session that the engine will hardly refuse: whoever cannot wait for its answer asks here first.
-    pub(crate) fn reserve(&self) -> Result<Place, Refusal> {
-        let place = self.place();
+    pub(crate) fn reserve(&self, client: Client) -> Result<Place, Refusal> {
+        let place = self.place(client);
         let mut record = self.record();
-        let taken = record.sessions + self.coming.load(Ordering::SeqCst);
-        let refusal = record.refusal.or((taken > self.most).then_some((Busy::Sessions(record.sessions), PLACE_TAKEN)));
+        let taken = (record.sessions + self.coming.load(Ordering::SeqCst)).saturating_sub(record.resting);
+        let full = (Full::Server(Busy::Sessions(record.sessions)), PLACE_TAKEN);
+        let refusal = record.refusal.or((taken > self.most).then_some(full));
         record.stats.refused += u64::from(refusal.is_some());
         refusal.map_or(Ok(place), Err)
     }
 
-    /// Opens a session; `None` if the engine has stopped.
+    /// Opens a session; `None` if the engine has stopped. Whenever this is dropped, no session stays open that nobody has.
     pub(crate) async fn open(&self, place: Place) -> Option<Result<Opened, Refusal>> {
+        let permit = Arc::clone(&self.opening).acquire_owned().await.ok()?;
         let (answer, opened) = oneshot::channel();
-        self.events.send(Event::Open(answer)).await.ok()?;
+        let opening = Opening { client: place.client, events: self.events.clone(), answer };
+        self.events.send(Event::Open(opening, permit)).ok()?;
         let opened = opened.await.ok();
         drop(place);
         opened
     }
 
-    /// Hands a device's message over. What is sent to a stopped engine is dropped: its sessions have ended.
-    pub(crate) async fn request(&self, id: SessionId, request: Request) {
-        let _stopped = self.events.send(Event::Request(id, request)).await;
-    }
-
-    /// Closes a session.
-    pub(crate) async fn close(&self, id: SessionId) {
-        let _stopped = self.events.send(Event::Close(id)).await;
-    }
-
     /// What all sessions are doing; an error if the engine has stopped.
     pub(crate) async fn report(&self) -> oneshot::Receiver<Vec<Status>> {
         let (answer, report) = oneshot::channel();
-        let _stopped = self.events.send(Event::Report(answer)).await;
+        if let Ok(permit) = Arc::clone(&self.reports).acquire_owned().await {
+            let _stopped = self.events.send(Event::Report(answer, permit));
+        }
         report
     }
 
-    /// How many tokens of its prompt a session found in the cache; an error if the engine has stopped.
-    pub(crate) async fn reused(&self, id: SessionId) -> oneshot::Receiver<usize> {
-        let (answer, reused) = oneshot::channel();
-        let _stopped = self.events.send(Event::Reused(id, answer)).await;
-        reused
+    /// Whether it can be expected to answer.
+    pub(crate) fn health(&self) -> Result<(), Ailment> {
+        if self.has_stopped() {
+            return Err(Ailment::Stopped);
+        }
+        let since = self.record().pass_since.map(|since| since.elapsed());
+        since.filter(|time| *time >= ENDLESS_PASS).map_or(Ok(()), |time| Err(Ailment::Hangs(time)))
     }
 
     /// Whether it takes nothing any more.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.events.is_closed()
+        self.events.is_closed() || self.outboxes.have_ended()
     }
 
-    /// Ends every session with a word of farewell, and the thread.
-    pub(crate) async fn shutdown(&self) {
-        let _stopped = self.events.send(Event::Shutdown).await;
+    /// Ends every session with a word of farewell, whatever the engine is doing, and the thread after its pass.
+    pub(crate) fn shutdown(&self) {
+        self.outboxes.end_all(FAREWELL);
+        let _stopped = self.events.send(Event::Shutdown);
     }
 
     /// What the engine has done so far. The engine waits while this is held.
@@ -142,5 +216,92 @@ impl Engine {
 
     pub(crate) fn stats(&self) -> EngineStats {
         self.record().stats.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Instant;
+
+    use futures_util::FutureExt;
+    use sled_core::server::{Assist, Batching};
+    use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
+
+    use super::*;
+
+    pub(super) const SEATING: Seating = Seating { most_per_client: 4, idle: Duration::from_secs(1800) };
+
+    pub(super) fn setting() -> (Box<dyn Model>, ServerConfig) {
+        let (vocab_size, cells, sequences, rows, context) = (64, 100, 2, 32, 50);
+        let model =
+            SyntheticModel::new(SyntheticConfig { seed: 1, vocab_size, order: 3, cells, sequences, rows, context });
+        let config = ServerConfig {
+            vocab_size,
+            cells,
+            sequences,
+            rows,
+            context,
+            end_of_generation: vec![0],
+            sessions: 400,
+            queue: 400,
+            batching: Batching::default(),
+            assist: Assist::default(),
+            rate_goal: None,
+        };
+        (Box::new(model), config)
+    }
+
+    pub(super) fn engine() -> (Engine, Thread) {
+        let (model, config) = setting();
+        Engine::start(model, config, SEATING).unwrap()
+    }
+
+    /// Waits until so many sessions are open, as the record has it.
+    async fn until_open(engine: &Engine, sessions: usize) {
+        let waiting = async {
+            while engine.record().sessions != sessions {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_opened_for_nobody_is_closed() {
+        let (engine, _thread) = engine();
+        let mut opening = Box::pin(engine.open(engine.place(Client::Http)));
+        // The engine cannot answer while its record is held.
+        let held = engine.record();
+        let answered = opening.as_mut().now_or_never().is_some();
+        drop(held);
+        assert!(!answered);
+        // The answer is there, and nobody has taken it.
+        until_open(&engine, 1).await;
+        drop(opening);
+        until_open(&engine, 0).await;
+        assert_eq!(engine.coming.load(Ordering::SeqCst), 0);
+
+        // Nor does it stay open if it was taken, and dropped.
+        let opened = engine.open(engine.place(Client::Http)).await.unwrap().ok();
+        until_open(&engine, 1).await;
+        drop(opened);
+        until_open(&engine, 0).await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_is_well_until_it_hangs_or_stops() {
+        let (engine, mut thread) = engine();
+        engine.report().await.await.unwrap();
+        assert_eq!(engine.health(), Ok(()));
+        engine.record().pass_since = Instant::now().checked_sub(ENDLESS_PASS - Duration::from_secs(5));
+        assert_eq!(engine.health(), Ok(()));
+        engine.record().pass_since = Instant::now().checked_sub(ENDLESS_PASS);
+        assert!(matches!(engine.health(), Err(Ailment::Hangs(time)) if time >= ENDLESS_PASS));
+        engine.shutdown();
+        thread.ended().await;
+        assert_eq!(engine.health(), Err(Ailment::Stopped));
+        assert!(engine.open(engine.place(Client::Http)).await.is_none());
     }
 }

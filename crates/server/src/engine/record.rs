@@ -138,6 +138,8 @@ pub(crate) struct Record {
     pub(crate) stats: EngineStats,
     /// How many sessions are open.
     pub(crate) sessions: usize,
+    /// How many of them would give way to others, if there are as many as may be.
+    pub(super) resting: usize,
     /// What they wanted when the last pass was planned.
     pub(crate) demand: Demand,
     /// Cells of the KV cache in use, and how many there are.

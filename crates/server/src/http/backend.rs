@@ -8,14 +8,13 @@ use sled_core::Token;
 use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience};
 use sled_core::message::{Commit, Reply};
 use sled_core::sampler::Sampler;
-use sled_core::server::SessionId;
 use sled_model::Limits;
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Identity;
-use crate::engine::{Engine, Opened, Place};
+use crate::engine::{Client, Engine, FAREWELL, Opened, Place, Replies, Seat};
 use crate::roster::Roster;
 
 /// Events that may wait for whoever reads an answer. When more do, the engine's replies wait, as many as for a device.
@@ -98,7 +97,7 @@ impl Backend for EngineBackend {
         if self.sessions.engine.has_stopped() {
             return Err(Refusal::Closing);
         }
-        let place = self.sessions.engine.reserve().map_err(|(_, after)| Refusal::Busy { after })?;
+        let place = self.sessions.engine.reserve(Client::Http).map_err(|(_, after)| Refusal::Busy { after })?;
         let (events, answer) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(self.sessions.clone().serve(job, place, events));
         Ok(answer)
@@ -106,6 +105,10 @@ impl Backend for EngineBackend {
 
     fn counts_requests(&self) -> bool {
         true
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.sessions.engine.health().map_err(|ailment| ailment.to_string())
     }
 }
 
@@ -118,28 +121,23 @@ impl Sessions {
             () = events.closed() => return,
             opened = self.engine.open(place) => opened,
         };
-        let Opened { id, mut replies, .. } = match opened {
+        let Opened { seat, mut replies } = match opened {
             Some(Ok(opened)) => opened,
-            Some(Err((busy, _))) => return finish(last, Event::Failed(format!("{busy}; try again later"))),
-            None => return finish(last, Event::Failed("the server is shutting down".to_owned())),
+            Some(Err((full, _))) => return finish(last, Event::Failed(format!("{full}; try again later"))),
+            None => return finish(last, Event::Failed(FAREWELL.to_owned())),
         };
+        let id = seat.id();
         tracing::info!(session = id.0, request = job.request_id, "session opened over HTTP");
         self.roster.enter(id, NAME.to_owned());
-        let end = self.answer(id, job, &mut replies, &events).await;
-        self.engine.close(id).await;
+        let end = self.answer(&seat, job, &mut replies, &events).await;
+        drop(seat);
         self.roster.leave(id);
         tracing::info!(session = id.0, "session closed");
         finish(last, end);
     }
 
     /// Passes the tokens of the answer on, and returns how it ended.
-    async fn answer(
-        &self,
-        id: SessionId,
-        job: Job,
-        replies: &mut mpsc::Receiver<Reply>,
-        events: &mpsc::Sender<Event>,
-    ) -> Event {
+    async fn answer(&self, seat: &Seat, job: Job, replies: &mut Replies, events: &mpsc::Sender<Event>) -> Event {
         let began = Instant::now();
         let mut device = Device::new(DeviceConfig {
             policy: None,
@@ -158,7 +156,7 @@ impl Sessions {
         let reason = 'answer: loop {
             while let Some(action) = device.poll() {
                 match action {
-                    Action::Send(request) => self.engine.request(id, request).await,
+                    Action::Send(request) => seat.request(request).await,
                     Action::Emit(Emitted { position, token, provenance, logprobs }) => {
                         let token = Generated { token, position, provenance, logprobs };
                         if events.send(Event::Token(token)).await.is_err() {
@@ -173,7 +171,7 @@ impl Sessions {
             }
             let reply = tokio::select! {
                 () = events.closed() => break FinishReason::Stop,
-                reply = replies.recv() => reply,
+                reply = replies.next() => reply,
             };
             match reply {
                 Some(Reply::Closing(reason)) => return Event::Failed(reason),
@@ -181,13 +179,14 @@ impl Sessions {
                     if let Reply::Commit(Commit { load: told, .. }) = reply {
                         load = Some(told);
                         if reused.is_none() {
-                            reused = Some(self.engine.reused(id).await);
+                            reused = Some(seat.reused());
                         }
                     }
                     device.on_reply(began.elapsed(), reply);
                 }
-                // The engine lets go of a session without a word only if the word could not be delivered.
-                None => return Event::Failed("the answer was read so slowly that the server ended it".to_owned()),
+                None => {
+                    return Event::Failed("the server's engine has let go of the request; send it again".to_owned());
+                }
             }
         };
         let cached = match reused {

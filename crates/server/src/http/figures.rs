@@ -123,6 +123,7 @@ mod tests {
     use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 
     use super::*;
+    use crate::engine::Seating;
 
     fn engine() -> Engine {
         let (vocab_size, cells, sequences, rows, context) = (64, 100, 2, 32, 50);
@@ -141,7 +142,8 @@ mod tests {
             assist: Assist::default(),
             rate_goal: None,
         };
-        Engine::start(Box::new(model), config).unwrap().0
+        let seating = Seating { most_per_client: 4, idle: Duration::from_secs(1800) };
+        Engine::start(Box::new(model), config, seating).unwrap().0
     }
 
     fn facts() -> ServerFacts {
@@ -178,7 +180,7 @@ mod tests {
         let mut listener = figures.0.frames.subscribe();
         figures.0.listener.notify_one();
         listener.changed().await.unwrap();
-        engine.shutdown().await;
+        engine.shutdown();
         while listener.borrow_and_update().is_some() {
             listener.changed().await.unwrap();
         }

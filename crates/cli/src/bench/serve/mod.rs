@@ -183,6 +183,9 @@ impl<'a> Load<'a> {
         }
         let mut arguments = vec!["-m", &args.model, "--np", &parallel, "-c", &context].into_iter().map(str::to_owned);
         let mut all: Vec<String> = arguments.by_ref().collect();
+        // All devices of a measurement are on this machine.
+        let sessions = devices.max(1024).to_string();
+        all.extend(["--max-sessions", &sessions, "--max-sessions-per-client", &sessions].map(str::to_owned));
         let scheduling = &args.scheduling;
         all.extend(["--batching".to_owned(), scheduling.batching.to_string()]);
         all.extend(["--assist".to_owned(), scheduling.assist.to_string()]);
