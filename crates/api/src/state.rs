@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus_client::registry::Registry;
 use sled_core::Token;
 use sled_core::sampler::{Grammar, GrammarText};
-use sled_model::chat::ChatTemplate;
+use sled_model::prompt::ChatPrompts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
+use crate::body::Budget;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::tools;
 
 /// The most requests that are under way at once; each may hold a body and an answer in memory.
@@ -25,6 +27,10 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// Other names for the model.
     pub aliases: Vec<String>,
+    /// Pages of other sites that may ask.
+    pub origins: Vec<Origin>,
+    /// The names of this machine that it may be asked by, beside its addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 /// The API: what its routes share. It can be listened to before there is a backend. Cloning shares it.
@@ -39,6 +45,7 @@ struct Shared {
     registry: Mutex<Registry>,
     metrics: Arc<Metrics>,
     open: Arc<Semaphore>,
+    budget: Budget,
 }
 
 enum Phase {
@@ -59,6 +66,7 @@ impl Api {
             registry: Mutex::new(registry),
             metrics,
             open: Arc::new(Semaphore::new(OPEN_REQUESTS)),
+            budget: Budget::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -107,8 +115,18 @@ impl Api {
         }
     }
 
+    /// How it is offered.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// The memory that requests may take.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     /// A place among the requests that are under way.
@@ -129,7 +147,8 @@ impl Api {
 /// A backend, with what follows from its vocabulary.
 pub(crate) struct Served {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) template: Option<ChatTemplate>,
+    /// How chats become tokens, if there is a chat template.
+    pub(crate) prompts: Option<ChatPrompts>,
     /// Whether the template teaches to call tools in the way that [`tools`] reads.
     pub(crate) calls_tools: bool,
     /// Control tokens that mark tool calls: they are text where tools may be called.
@@ -144,7 +163,7 @@ pub(crate) struct Served {
 impl Served {
     fn new(backend: Arc<dyn Backend>, aliases: &[String]) -> Result<Self, Error> {
         let vocab = backend.vocab();
-        let template = ChatTemplate::of(vocab)?;
+        let prompts = ChatPrompts::of(vocab)?;
         let calls_tools = vocab.chat_template().is_some_and(tools::teaches);
         let mut markers = Vec::new();
         for marker in [tools::OPEN, tools::CLOSE] {
@@ -156,7 +175,7 @@ impl Served {
         }
         let fingerprint = format!("sled-{}-{}", env!("CARGO_PKG_VERSION"), vocab.fingerprint());
         Ok(Self {
-            template,
+            prompts,
             calls_tools,
             markers,
             aliases: aliases.to_vec(),

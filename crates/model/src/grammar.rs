@@ -4,6 +4,8 @@
 //! is allowed is a function of the text and the tokens generated so far: whatever depends on anything else (a limit on
 //! tokens, stop strings) is refused.
 
+mod references;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils::catch_unwind;
 use llguidance::{JsonCompileOptions, ParserFactory, TokenParser};
+pub use references::resolve_references;
 use sled_core::Token;
 use sled_core::sampler::{Constraint, Grammar, GrammarText, Matcher, TokenSet};
 use sled_core::sequence::common_prefix;
@@ -164,6 +167,7 @@ pub fn bound_white_space(schema: &mut serde_json::Value) {
 
 fn top_level(text: &GrammarText) -> Result<TopLevelGrammar, String> {
     let json = |mut schema| {
+        resolve_references(&mut schema);
         bound_white_space(&mut schema);
         TopLevelGrammar::from_json_schema(schema)
     };
