@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use utoipa::{OpenApi, ToSchema};
 
+use crate::backend::Client;
 use crate::error::Error;
 use crate::openai::{chat, completions, models, tokenize};
 use crate::openapi::Document;
@@ -62,6 +63,7 @@ fn finished(routes: Router) -> Router {
 /// A request that was let in, with a place among those under way.
 pub(crate) struct Call {
     pub(crate) id: String,
+    pub(crate) client: Option<Client>,
     pub(crate) body: Bytes,
     pub(crate) place: OwnedSemaphorePermit,
 }
@@ -72,9 +74,10 @@ impl FromRequest<Api> for Call {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
         let place = api.admit()?;
         let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let client = request.extensions().get().copied();
         let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &()));
         match body.await {
-            Ok(Ok(body)) => Ok(Self { id, body, place }),
+            Ok(Ok(body)) => Ok(Self { id, client, body, place }),
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Error::TooLarge(BODY)),
             Ok(Err(_)) | Err(_) => Err(Error::Incomplete),
         }

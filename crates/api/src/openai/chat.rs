@@ -350,7 +350,8 @@ pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Respons
     let streamed = body.options.stream.unwrap_or(false);
     let mut maker = Maker::new(&served, &call.id, &body.options, body.request.logprobs.unwrap_or(false));
     let (preparing, id) = (std::sync::Arc::clone(&served), call.id);
-    let (job, tools) = off_thread(move || body.job(&preparing, &id)).await?;
+    let (mut job, tools) = off_thread(move || body.job(&preparing, &id)).await?;
+    job.client = call.client;
     maker.look_for_calls(tools);
     let generation = Generation::start(&api, served, call.place, job, stops, tools)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }

@@ -276,7 +276,8 @@ pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Respons
     };
     let streamed = body.options.stream.unwrap_or(false);
     let (preparing, id) = (std::sync::Arc::clone(&served), call.id);
-    let job = off_thread(move || body.job(&preparing, &id)).await?;
+    let mut job = off_thread(move || body.job(&preparing, &id)).await?;
+    job.client = call.client;
     let generation = Generation::start(&api, served, call.place, job, stops, false)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

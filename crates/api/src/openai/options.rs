@@ -231,6 +231,7 @@ impl Options {
             sampling,
             logprobs: None,
             mode: self.mode(served)?,
+            client: None,
         })
     }
 }
