@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{OpenApi, ToSchema};
 
+use crate::backend::Client;
 use crate::body::Received;
 use crate::error::Error;
 use crate::openai::{chat, completions, models, tokenize};
@@ -53,6 +54,7 @@ fn finished(api: &Api, routes: Router) -> Router {
 /// A request that was let in, with a place among those under way.
 pub(crate) struct Call {
     pub(crate) id: String,
+    pub(crate) client: Option<Client>,
     pub(crate) body: Received,
     pub(crate) place: OwnedSemaphorePermit,
 }
@@ -66,8 +68,9 @@ impl FromRequest<Api> for Call {
         }
         let place = api.admit()?;
         let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let client = request.extensions().get().copied();
         let body = api.budget().receive(request.into_body()).await?;
-        Ok(Self { id, body, place })
+        Ok(Self { id, client, body, place })
     }
 }
 

@@ -1,12 +1,14 @@
 //! `sled serve`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use sled_core::Token;
 use sled_model::Model;
 use sled_model::grammar::Compiler;
-use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
+use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, Vocab, vocabulary_file};
 use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::ServeArgs;
@@ -78,13 +80,25 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         sessions: usize::try_from(args.max_sessions)?,
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
+        share_prefixes: args.share_prefixes,
     };
+    let shared = shared_prefixes(&args.shared_prefix, &vocab)?;
     let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
-    server = server.with_grammars(Arc::new(Compiler::new(&vocab)));
+    server = server.with_grammars(Arc::new(Compiler::new(&vocab))).with_shared_prefixes(shared);
     if let Some(http) = http {
         server.serve_http(http, Front { vocab, threads: options.threads })?;
     }
     Ok(server)
+}
+
+/// The tokens of the texts in `files`, which are as the model's template writes them: names of control tokens stand for these.
+fn shared_prefixes(files: &[PathBuf], vocab: &Vocab) -> anyhow::Result<Vec<Vec<Token>>> {
+    let tokens = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the shared prefix {}; give a text file in UTF-8", file.display()))?;
+        Ok(vocab.tokenize(&text, false, true)?)
+    };
+    files.iter().map(tokens).collect()
 }
 
 fn summary(stats: &EngineStats) -> String {

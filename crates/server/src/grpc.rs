@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::Identity;
 use crate::engine::{self, Engine};
 use crate::grammars::Grammars;
+use crate::owners::SharePrefixes;
 use crate::requests::Requests;
 use crate::roster::Roster;
 
@@ -123,6 +124,8 @@ impl sled_wire::Sled for Service {
         &self,
         request: Request<Streaming<pb::DeviceMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        // A device's sessions share its connection, and what is read for them.
+        let owner = SharePrefixes::Connection.owner(request.extensions().get().copied());
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(OPENING, inbound.message()).await.map_err(|_elapsed| {
             Status::deadline_exceeded("the device did not open its session in time; try again")
@@ -136,7 +139,7 @@ impl sled_wire::Sled for Service {
         self.admit(&open)?;
         let opened = self
             .engine
-            .open(self.engine.place())
+            .open(self.engine.place(), owner)
             .await
             .ok_or_else(|| Status::unavailable("the server is shutting down"))?;
         let engine::Opened { id, replies, beside } =

@@ -9,6 +9,7 @@ mod error;
 mod grammars;
 mod grpc;
 mod http;
+mod owners;
 mod requests;
 mod roster;
 mod traffic;
@@ -25,6 +26,7 @@ pub use error::Error;
 use grammars::Grammars;
 pub use http::{Cells, Cost, EngineBackend, Frame, Http, Rates, ServerFacts, Session, Step, Totals};
 use http::{Figures, Metrics};
+pub use owners::{SharePrefixes, UnknownSharing};
 use roster::Roster;
 use sled_core::Token;
 use sled_core::policy::Policy;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub queue: usize,
     /// The longest draft block that a device may send, at most [`Policy::MAX_LENGTH`].
     pub max_draft: usize,
+    /// Which requests over HTTP find in the KV cache what others left there.
+    pub share_prefixes: SharePrefixes,
 }
 
 impl Default for Settings {
@@ -87,6 +91,7 @@ impl Default for Settings {
             sessions: 1024,
             queue: 256,
             max_draft: Policy::MAX_LENGTH,
+            share_prefixes: SharePrefixes::default(),
         }
     }
 }
@@ -163,6 +168,7 @@ impl Server {
             roster: self.roster.clone(),
             limits: self.limits,
             end_of_generation: self.identity.end_of_generation.clone().into(),
+            share_prefixes: self.settings.share_prefixes,
         };
         let compiler = self.compiler.clone().unwrap_or_else(|| Arc::new(Compiler::new(&vocab)));
         EngineBackend::new(&self.identity, vocab, compiler, sessions)
@@ -194,6 +200,13 @@ impl Server {
     #[must_use]
     pub fn with_grammars(mut self, compiler: Arc<Compiler>) -> Self {
         self.compiler = Some(compiler);
+        self
+    }
+
+    /// Lets everybody share what the KV cache holds of the prefixes of `texts`; else sessions share with their own kind only.
+    #[must_use]
+    pub fn with_shared_prefixes(self, texts: Vec<Vec<Token>>) -> Self {
+        texts.into_iter().for_each(|text| self.engine.share(text));
         self
     }
 
@@ -234,7 +247,8 @@ impl Server {
             });
         }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
-        let incoming = TcpListenerStream::new(listener).map(move |stream| stream.map(|stream| traffic.count(stream)));
+        let incoming =
+            TcpListenerStream::new(listener).map(move |stream| stream.and_then(|stream| traffic.count(stream)));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))

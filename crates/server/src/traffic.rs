@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use sled_api::backend::Client;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// Bytes so far.
 #[derive(Clone, Debug, Default)]
@@ -16,10 +17,14 @@ pub(crate) struct Traffic(Arc<[AtomicU64; 2]>);
 
 impl Traffic {
     /// Counts what passes through `stream`.
-    pub(crate) fn count(&self, stream: TcpStream) -> Counted {
+    ///
+    /// # Errors
+    /// If the client has left already.
+    pub(crate) fn count(&self, stream: TcpStream) -> io::Result<Counted> {
         // A verdict is not to wait for the acknowledgement of the one before. Tonic does this for its own sockets only.
         let _unsupported = stream.set_nodelay(true);
-        Counted { stream, traffic: self.clone() }
+        let client = Client::connected_from(stream.peer_addr()?);
+        Ok(Counted { stream, client, traffic: self.clone() })
     }
 
     /// Bytes that came from devices.
@@ -43,14 +48,15 @@ impl Traffic {
 /// A stream whose bytes are counted.
 pub(crate) struct Counted {
     stream: TcpStream,
+    client: Client,
     traffic: Traffic,
 }
 
 impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Client;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Client {
+        self.client
     }
 }
 

@@ -365,9 +365,9 @@ impl ChatBody {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { id, body, place } = call;
+    let Call { id, client, body, place } = call;
     let preparing = Arc::clone(&served);
-    let (job, tools, stops, streamed, maker) = off_thread(move || {
+    let (mut job, tools, stops, streamed, maker) = off_thread(move || {
         let body = ChatBody::read(body)?;
         preparing.check_model(body.options.model.as_deref())?;
         let (job, tools) = body.job(&preparing, &id)?;
@@ -376,6 +376,7 @@ pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Respons
         Ok((job, tools, body.options.stops()?, body.options.stream.unwrap_or(false), maker))
     })
     .await?;
+    job.client = client;
     let generation = Generation::start(&api, served, place, job, stops, tools)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

@@ -282,9 +282,9 @@ fn reason(end: &End) -> &'static str {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { id, body, place } = call;
+    let Call { id, client, body, place } = call;
     let preparing = Arc::clone(&served);
-    let (job, stops, streamed, maker) = off_thread(move || {
+    let (mut job, stops, streamed, maker) = off_thread(move || {
         let body = CompletionBody::read(body)?;
         preparing.check_model(body.options.model.as_deref())?;
         let job = body.job(&preparing, &id)?;
@@ -292,6 +292,7 @@ pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Respons
         Ok((job, body.options.stops()?, streamed, Maker::new(&preparing, &id, &body)))
     })
     .await?;
+    job.client = client;
     let generation = Generation::start(&api, served, place, job, stops, false)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

@@ -282,6 +282,7 @@ impl Options {
             sampling,
             logprobs: None,
             mode: self.mode(served)?,
+            client: None,
         })
     }
 }

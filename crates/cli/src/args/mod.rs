@@ -18,6 +18,8 @@ pub use bench::{
     RttArgs, ServeBenchArgs,
 };
 pub use beyond::BeyondArgs;
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
 pub use models::{ConvertArgs, ListArgs, PullArgs};
@@ -30,6 +32,7 @@ use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching};
 use sled_model::llama::CacheType;
+use sled_server::SharePrefixes;
 pub use top::TopArgs;
 pub use validate::ValidateArgs;
 
@@ -182,6 +185,15 @@ pub struct ServeArgs {
     /// Layers to put on the GPU [default: all, if this build has a GPU backend]
     #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]
     pub gpu_layers: Option<u32>,
+
+    /// A text file that prompts may begin with, such as the system prompt as the model's template writes it: what the KV cache
+    /// holds of it is shared by everybody; may be given several times
+    #[arg(long, env = "SLED_SHARED_PREFIX", value_name = "FILE")]
+    pub shared_prefix: Vec<PathBuf>,
+
+    /// Which requests over HTTP share what the KV cache holds of their own texts: those of one connection, or of one address
+    #[arg(long, env = "SLED_SHARE_PREFIXES", value_name = "connection|address", default_value = "connection")]
+    pub share_prefixes: SharePrefixes,
 }
 
 impl ServeArgs {
@@ -203,6 +215,8 @@ impl ServeArgs {
             max_queue: 256,
             max_draft: 64,
             gpu_layers: None,
+            shared_prefix: Vec::new(),
+            share_prefixes: SharePrefixes::Connection,
         }
     }
 }

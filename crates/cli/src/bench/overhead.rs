@@ -9,7 +9,7 @@ use sled_core::Token;
 use sled_core::device::Prompt;
 use sled_core::message::{DraftBlock, Reply, Request};
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
 use sled_core::step::{CacheOp, Row};
 use sled_model::{Error, Limits, Model};
 use sled_server::{Identity, Settings};
@@ -111,7 +111,7 @@ fn scheduler(sessions: usize, time: Duration) -> anyhow::Result<Scheduler> {
     logits[TOKEN as usize] = 1.0;
     let mut waiting: VecDeque<(SessionId, usize, Digest)> = VecDeque::new();
     for _ in 0..sessions {
-        let id = server.open(began.elapsed()).map_err(|(busy, _)| busy)?;
+        let id = server.open(began.elapsed(), Owner(0)).map_err(|(busy, _)| busy)?;
         server.request(began.elapsed(), id, prompt(CONTEXT));
         waiting.push_back((id, PROMPT, Digest::EMPTY.then_all(&[TOKEN; PROMPT])));
     }

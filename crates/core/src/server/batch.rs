@@ -62,8 +62,13 @@ impl Step {
         self.parts.len()
     }
 
-    fn has(&self, id: SessionId) -> bool {
-        self.parts.iter().any(|part| part.session == id)
+    /// Whoever has rows in it.
+    pub(super) fn served(&self) -> impl Iterator<Item = SessionId> {
+        self.parts.iter().map(|part| part.session)
+    }
+
+    pub(super) fn has(&self, id: SessionId) -> bool {
+        self.served().any(|served| served == id)
     }
 }
 
@@ -181,7 +186,7 @@ impl Server {
         if step.parts.is_empty() {
             return None;
         }
-        step.cache_ops = self.memory.take_ops();
+        step.cache_ops = self.cache.take_ops();
         self.running = true;
         Some(step)
     }
@@ -242,7 +247,8 @@ impl Server {
     /// the memory has no room for it.
     fn add(&mut self, step: &mut Step, id: SessionId, context: usize, drafts: usize, padding: usize) -> bool {
         let planned = step.rows.len();
-        if !self.share_prefix(id, planned, |other| step.has(other)) {
+        let stood = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_none());
+        if !self.take_place(id, step) {
             return false;
         }
         let Some(session) = self.sessions.get(&id) else { return false };
@@ -253,16 +259,18 @@ impl Server {
         let drafts = if reads_all { drafts } else { 0 };
         let end = session.cached.valid + context + drafts;
         let padding = padding.min(self.config.context.saturating_sub(end));
-        // Where room is short, drafts are left out before a session is.
-        let has_room = |server: &mut Self, rows| server.make_room(id, rows, planned, |other| step.has(other));
-        let (drafts, padding) = match () {
-            () if has_room(self, context + drafts + padding) => (drafts, padding),
-            () if has_room(self, context) => (0, 0),
-            () => return false,
-        };
+        // A draft may be wrong: nobody gives way to it.
+        if !self.make_room(id, context, step) {
+            if stood {
+                self.leave_place(id);
+            }
+            return false;
+        }
+        let free = self.cache.room().saturating_sub(planned + context);
+        let drafts = drafts.min(free);
+        let padding = padding.min(free - drafts);
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(sequence) = session.cached.sequence else { return false };
-        // Making room may have cost the session what it shared.
         let cached = session.cached.valid;
         let drafts = session.drafts(drafts).to_vec();
         let text = session.sequence.since(cached).iter().take(context).chain(&drafts);
@@ -293,7 +301,6 @@ impl Server {
             Verify { pending, from, known, first: planned + context - 1, drafts, waited }
         });
         session.active = step.planned;
-        session.cached.passes += 1;
         let rows = planned..step.rows.len();
         step.parts.push(Part { session: id, sequence, epoch: session.epoch, rows, verify });
         true
@@ -321,13 +328,15 @@ impl Server {
         let mut replies = Vec::new();
         while let Some(part) = step.parts.last_mut() {
             let (rows, sequence) = (part.rows.len(), part.sequence);
+            let tokens = step.rows.get(part.rows.clone()).unwrap_or_default().iter().map(|row| row.token);
             let (worth, price) = self
                 .sessions
                 .get(&part.session)
                 .map_or((1.0, 1.0), |session| (self.worth(now, session), self.price(now, session)));
             let Some(session) = self.sessions.get_mut(&part.session) else {
-                self.memory.grow(sequence, rows);
-                self.memory.forget_rows(sequence);
+                let left = self.cache.len(sequence);
+                self.cache.grow(sequence, tokens);
+                self.cache.cut(sequence, left);
                 step.parts.pop();
                 continue;
             };
@@ -335,6 +344,7 @@ impl Server {
                 match &mut part.verify {
                     None => {
                         session.cached.valid += rows;
+                        session.cached.observe(duration, step.rows.len(), rows, false);
                         step.brought.read += rows;
                     }
                     Some(verify) => {
@@ -343,7 +353,9 @@ impl Server {
                         let (accepted, tokens) =
                             session.accept(&self.config.end_of_generation, &verify.drafts, |i| logits(first + i))?;
                         let committed = session.sequence.len() - before;
-                        session.cached.valid += first - part.rows.start + 1 + accepted;
+                        let read = first - part.rows.start;
+                        session.cached.valid += read + 1 + accepted;
+                        session.cached.observe(duration, step.rows.len(), read, true);
                         session.pace.observe(goal, now, committed);
                         session.tally.committed += committed as u64;
                         session.tally.drafted += verify.drafts.len() as u64;
@@ -355,7 +367,7 @@ impl Server {
                         session.forecast.on_verdict(verify.drafts.len() + usize::from(cut_off.is_some()), right);
                         step.brought.worth += worth * committed as f64;
                         step.brought.committed += committed;
-                        step.brought.read += first - part.rows.start;
+                        step.brought.read += read;
                         let commit = Commit {
                             turn: session.turn,
                             from: verify.from,
@@ -390,8 +402,8 @@ impl Server {
                 }
                 session.failures = 0;
             }
-            self.memory.grow(sequence, rows);
-            self.memory.cut(sequence, session.cached.valid);
+            self.cache.grow(sequence, tokens);
+            self.cache.cut(sequence, session.cached.valid);
             session.active = now;
             session.verifying = false;
             let settled = session.settle(&self.config);
@@ -416,7 +428,7 @@ impl Server {
     pub fn fail(&mut self, step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
         self.running = false;
         // How far the engine got with the cache is unknown, for whoever had an operation or a row in the step.
-        self.memory.distrust();
+        self.cache.distrust();
         for session in self.sessions.values_mut() {
             session.cached.valid = 0;
         }

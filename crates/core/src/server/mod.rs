@@ -10,11 +10,13 @@
 //! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
 //! | `schedule.rs` | who is served by the next pass, and when it is launched |
 //! | `batch.rs` | which rows it has, and what its logits commit |
-//! | `memory.rs` | who has a place in the KV cache, and who gives way |
+//! | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
+//! | `memory.rs` | who has a place in it, and who gives way |
 //! | `forecast.rs` | when a session's next draft is due, and what it is worth |
 //! | `cost.rs`, `rate.rs` | what a pass costs, and how many tokens a second the passes bring |
 
 mod batch;
+mod cache;
 mod cost;
 mod forecast;
 mod memory;
@@ -27,8 +29,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use batch::{Plan, Step, Waits};
+use cache::Cache;
+pub use cache::Owner;
 use cost::StepCost;
-use memory::Memory;
 use rate::{Goal, Rate};
 pub use scheduling::{Assist, Batching, SchedulingError};
 pub use session::Tally;
@@ -169,7 +172,7 @@ pub struct Server {
     config: ServerConfig,
     sessions: BTreeMap<SessionId, Session>,
     next_id: u64,
-    memory: Memory,
+    cache: Cache,
     cost: StepCost,
     rate: Rate,
     goal: Goal,
@@ -189,7 +192,7 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
         Self {
-            memory: Memory::new(config.cells, config.sequences),
+            cache: Cache::new(config.cells, config.sequences),
             config,
             sessions: BTreeMap::new(),
             next_id: 0,
@@ -210,6 +213,11 @@ impl Server {
         self.cost.observe(rows, rows, time);
     }
 
+    /// Makes `text` a public prefix: as far as texts begin with it, sessions of all owners share it.
+    pub fn share(&mut self, text: Vec<Token>) {
+        self.cache.publish(text);
+    }
+
     /// How many sessions are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -219,7 +227,7 @@ impl Server {
     /// How many cells of the KV cache are in use, of how many.
     #[must_use]
     pub fn cells(&self) -> (usize, usize) {
-        (self.memory.used(), self.memory.cells())
+        self.cache.cells()
     }
 
     /// How many times a session had to give way to another in the KV cache.
@@ -276,15 +284,15 @@ impl Server {
         })
     }
 
-    /// Opens a session.
+    /// Opens a session of `owner`.
     ///
     /// # Errors
     /// If the server is busy; and how long it is likely to be.
-    pub fn open(&mut self, now: Duration) -> Result<SessionId, (Busy, Duration)> {
+    pub fn open(&mut self, now: Duration, owner: Owner) -> Result<SessionId, (Busy, Duration)> {
         self.admit()?;
         let id = SessionId(self.next_id);
         self.next_id += 1;
-        self.sessions.insert(id, Session::new(now));
+        self.sessions.insert(id, Session::new(now, owner));
         Ok(id)
     }
 
@@ -312,7 +320,10 @@ impl Server {
     pub fn close(&mut self, now: Duration, id: SessionId) {
         if let Some(mut session) = self.sessions.remove(&id) {
             self.answered.extend(session.take_answer(id, now));
-            self.memory.close(now, &session);
+            if let Some(sequence) = session.cached.sequence {
+                self.cache.cut(sequence, session.cached.valid);
+                self.cache.leave(now, sequence);
+            }
         }
     }
 
@@ -326,7 +337,7 @@ impl Server {
                 }
                 let reply = session.on_context(&self.config, now, update);
                 if let Some(sequence) = session.cached.sequence {
-                    self.memory.cut(sequence, session.cached.valid);
+                    self.cache.cut(sequence, session.cached.valid);
                 }
                 reply
             }

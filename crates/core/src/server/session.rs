@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::forecast::Forecast;
 use super::rate::Pace;
-use super::{Answer, ServerConfig, SessionId};
+use super::{Answer, Owner, ServerConfig, SessionId};
 use crate::Token;
 use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
 use crate::policy::Policy;
@@ -27,8 +27,10 @@ pub(super) struct Cached {
     pub(super) sequence: Option<SequenceId>,
     /// How many tokens of the session's text the cache holds rightly.
     pub(super) valid: usize,
-    /// Passes since it has the sequence.
-    pub(super) passes: u32,
+    /// Since it has the sequence: how many verdicts it had, how long their passes took, and how long its text took to read.
+    pub(super) verdicts: u32,
+    pub(super) deciding: Duration,
+    pub(super) reading: Duration,
 }
 
 /// What a session wants of the next pass.
@@ -72,6 +74,17 @@ pub(super) struct Pending {
     pub(super) arrived: Duration,
 }
 
+impl Cached {
+    /// A pass took `time`, of whose `rows` so many `read` the text.
+    pub(super) fn observe(&mut self, time: Duration, rows: usize, read: usize, verdict: bool) {
+        self.reading += time.mul_f64(read as f64 / rows.max(1) as f64);
+        if verdict {
+            self.verdicts = self.verdicts.saturating_add(1);
+            self.deciding += time;
+        }
+    }
+}
+
 impl Pending {
     /// Makes this block and `next` one, if `next` goes on where this one ends, or within it.
     fn join(&mut self, next: &DraftBlock) -> bool {
@@ -101,6 +114,8 @@ enum Meaning {
 
 #[derive(Debug)]
 pub(super) struct Session {
+    /// Whose texts in the cache it may share.
+    pub(super) owner: Owner,
     pub(super) cached: Cached,
     /// The prompt and the committed tokens.
     pub(super) sequence: Sequence,
@@ -141,8 +156,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new(now: Duration, owner: Owner) -> Self {
         Self {
+            owner,
             cached: Cached::default(),
             sequence: Sequence::default(),
             turn: 0,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 pub(crate) use record::Record;
 pub use record::{EngineStats, Histogram};
+use sled_core::Token;
 use sled_core::message::{Reply, Request};
-use sled_core::server::{Busy, ServerConfig, SessionId, Status};
+use sled_core::server::{Busy, Owner, ServerConfig, SessionId, Status};
 use sled_model::Model;
 use tokio::sync::{mpsc, oneshot};
 use worker::Worker;
@@ -27,7 +28,8 @@ pub(crate) type Refusal = (Busy, Duration);
 
 /// What the engine thread is told.
 enum Event {
-    Open(oneshot::Sender<Result<Opened, Refusal>>),
+    Share(Vec<Token>),
+    Open(Owner, oneshot::Sender<Result<Opened, Refusal>>),
     Request(SessionId, Request),
     Close(SessionId),
     Report(oneshot::Sender<Vec<Status>>),
@@ -92,10 +94,15 @@ impl Engine {
         refusal.map_or(Ok(place), Err)
     }
 
-    /// Opens a session; `None` if the engine has stopped.
-    pub(crate) async fn open(&self, place: Place) -> Option<Result<Opened, Refusal>> {
+    /// Lets everybody share the prefixes of `text`.
+    pub(crate) fn share(&self, text: Vec<Token>) {
+        let _stopped = self.events.try_send(Event::Share(text));
+    }
+
+    /// Opens a session of `owner`; `None` if the engine has stopped.
+    pub(crate) async fn open(&self, place: Place, owner: Owner) -> Option<Result<Opened, Refusal>> {
         let (answer, opened) = oneshot::channel();
-        self.events.send(Event::Open(answer)).await.ok()?;
+        self.events.send(Event::Open(owner, answer)).await.ok()?;
         let opened = opened.await.ok();
         drop(place);
         opened

@@ -104,8 +104,9 @@ impl Worker {
     /// Takes one event; false if it was the last.
     fn handle(&mut self, event: Event) -> bool {
         match event {
-            Event::Open(answer) => {
-                let opened = self.core.open(self.began.elapsed()).map(|id| {
+            Event::Share(text) => self.core.share(text),
+            Event::Open(owner, answer) => {
+                let opened = self.core.open(self.began.elapsed(), owner).map(|id| {
                     let (sender, replies) = mpsc::channel(REPLY_QUEUE);
                     let beside = sender.downgrade();
                     self.replies.insert(id, sender);

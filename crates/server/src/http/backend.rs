@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Identity;
 use crate::engine::{Engine, Opened, Place};
+use crate::owners::SharePrefixes;
 use crate::roster::Roster;
 
 /// Events that may wait for whoever reads an answer. When more do, the engine's replies wait, as many as for a device.
@@ -39,6 +40,7 @@ pub(crate) struct Sessions {
     pub(crate) roster: Roster,
     pub(crate) limits: Limits,
     pub(crate) end_of_generation: Arc<[Token]>,
+    pub(crate) share_prefixes: SharePrefixes,
 }
 
 impl EngineBackend {
@@ -114,9 +116,10 @@ impl Sessions {
     async fn serve(self, job: Job, place: Place, events: mpsc::Sender<Event>) {
         // The last event has its place, however slowly the others are read and whether or not more are wanted.
         let Ok(last) = events.clone().reserve_owned().await else { return };
+        let owner = self.share_prefixes.owner(job.client);
         let opened = tokio::select! {
             () = events.closed() => return,
-            opened = self.engine.open(place) => opened,
+            opened = self.engine.open(place, owner) => opened,
         };
         let Opened { id, mut replies, .. } = match opened {
             Some(Ok(opened)) => opened,

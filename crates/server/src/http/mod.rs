@@ -15,15 +15,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::map_request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 pub use backend::EngineBackend;
 pub(crate) use backend::Sessions;
 pub(crate) use figures::Figures;
 pub use frame::{Cells, Cost, Frame, Rates, ServerFacts, Session, Step, Totals};
 pub(crate) use metrics::Metrics;
+use sled_api::backend::Client;
 use sled_api::{Api, Settings};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -54,7 +58,8 @@ impl Http {
         let watched = Router::new().route("/events", get(events)).with_state(Arc::clone(&figures));
         let router = sled_api::router(&api, sled_api::pages::dashboard().merge(watched));
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+        let service = router.layer(map_request(name_client)).into_make_service_with_connect_info::<Peer>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(async {
             let _dropped = stopped.await;
         });
         Ok(Self { address, api, figures, stop, serving: tokio::spawn(serving.into_future()) })
@@ -80,6 +85,22 @@ impl Http {
         let _ended = self.stop.send(());
         let _joined = self.serving.await;
     }
+}
+
+/// Who has connected.
+#[derive(Clone, Copy)]
+struct Peer(Client);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(Client::connected_from(*stream.remote_addr()))
+    }
+}
+
+/// Tells who asks, to whoever answers.
+async fn name_client(ConnectInfo(Peer(client)): ConnectInfo<Peer>, mut request: Request) -> Request {
+    request.extensions_mut().insert(client);
+    request
 }
 
 /// `GET /events`.

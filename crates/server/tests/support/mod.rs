@@ -72,6 +72,16 @@ pub async fn serve(model: impl Model + 'static, settings: Settings) -> Running {
 }
 
 pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -> Running {
+    open_sharing(http, model, settings, Vec::new()).await
+}
+
+/// A server that lets everybody share the prefixes of some texts.
+pub async fn open_sharing(
+    http: Http,
+    model: impl Model + 'static,
+    settings: Settings,
+    shared: Vec<Vec<Token>>,
+) -> Running {
     let vocab = vocabulary::vocabulary(true);
     assert_eq!((vocab.size(), vocab.eog_tokens()), (VOCAB, [END].as_slice()));
     let identity = Identity {
@@ -82,7 +92,8 @@ pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -
         vocabulary: b"no file".as_slice().into(),
         end_of_generation: vec![END],
     };
-    let mut server = Server::bind(local(), Box::new(model), settings, identity).await.unwrap();
+    let mut server =
+        Server::bind(local(), Box::new(model), settings, identity).await.unwrap().with_shared_prefixes(shared);
     let http_address = http.address();
     let front = Front { vocab: vocab.clone(), threads: 1 };
     server.serve_http(http, front).unwrap();
@@ -106,6 +117,7 @@ pub fn job(i: u32, max_tokens: usize) -> Job {
         sampling,
         logprobs: None,
         mode: Mode::Server,
+        client: None,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct ServerSetup {
     pub model: Box<dyn Fn() -> Box<dyn Model>>,
     /// What a step takes.
     pub cost: PassCost,
+    /// What prompts begin with that devices share: a public prefix, which is empty if there is none.
+    pub shared: Vec<Token>,
 }
 
 /// Before it serves, the engine is measured with passes of so many rows, as the real server does.
@@ -28,6 +30,7 @@ impl ServerSetup {
     /// A server that has just started.
     pub(super) fn start(&self) -> Server {
         let mut core = Server::new(self.config.clone());
+        core.share(self.shared.clone());
         for rows in CALIBRATION.into_iter().filter(|&rows| rows <= self.config.rows) {
             core.calibrate(rows, self.cost.target.of(rows));
         }
