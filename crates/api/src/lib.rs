@@ -6,6 +6,7 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `backend.rs` | what is asked of whatever generates |
+//! | `listen/` | the ports: who is let in, and for how long |
 //! | `router.rs` | the routes, keys, names and bodies of requests |
 //! | `openai/` | what requests may say, and what they are answered |
 //! | `generation.rs` | how a job's events become text |
@@ -17,6 +18,7 @@ pub mod backend;
 mod error;
 mod generation;
 mod grammar;
+pub mod listen;
 mod metrics;
 mod openai;
 mod openapi;

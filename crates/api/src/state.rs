@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
 use crate::error::Error;
+use crate::listen::Limits;
 use crate::metrics::Metrics;
 use crate::tools;
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// Other names for the model.
     pub aliases: Vec<String>,
+    /// Whom the port lets in, and for how long.
+    pub limits: Limits,
 }
 
 /// The API: what its routes share. It can be listened to before there is a backend. Cloning shares it.

@@ -11,19 +11,20 @@ use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::ServeArgs;
 use crate::show::announce;
-use crate::{device, models};
+use crate::{device, models, ports};
 
 /// Rows that one forward pass may have.
 pub const ROWS: u32 = 512;
 
 /// Serves until interrupted.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    ports::raise_open_files();
     let server = start(&args).await?;
     announce(&format!("listening on http://{}", server.address()?));
     if let Some(address) = server.http_address() {
         announce(&format!("API and dashboard on http://{address}"));
     }
-    let stats = server.run(interrupted()).await?;
+    let stats = server.run(ports::told_to_end()).await?;
     eprintln!("{}", summary(&stats));
     Ok(())
 }
@@ -32,7 +33,11 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let http = match args.http_port {
         Some(port) => {
-            let settings = sled_api::Settings { api_key: args.api_key.clone(), ..Default::default() };
+            let settings = sled_api::Settings {
+                api_key: args.api_key.clone(),
+                limits: args.listen.limits(),
+                ..Default::default()
+            };
             Some(Http::bind(SocketAddr::new(args.host, port), settings).await?)
         }
         None => None,
@@ -71,6 +76,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         sessions: usize::try_from(args.max_sessions)?,
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
+        limits: args.listen.limits(),
+        grace: args.listen.grace,
     };
     let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
     server = server.with_grammars(Arc::new(Compiler::new(&vocab)));
@@ -91,20 +98,4 @@ fn summary(stats: &EngineStats) -> String {
         per_commit(stats.overhead),
         stats.evictions
     )
-}
-
-/// Resolves at the first SIGINT or SIGTERM.
-pub async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
-            return;
-        }
-    }
-    let _interrupted = tokio::signal::ctrl_c().await;
 }

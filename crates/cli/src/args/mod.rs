@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod beyond;
 mod doctor;
+mod listen;
 mod models;
 mod paper;
 mod plan;
@@ -20,6 +21,7 @@ pub use bench::{
 pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
+pub use listen::ListenArgs;
 pub use models::{ConvertArgs, ListArgs, PullArgs};
 pub use paper::PaperArgs;
 pub use plan::PlanArgs;
@@ -177,6 +179,9 @@ pub struct ServeArgs {
     /// Layers to put on the GPU [default: all, if this build has a GPU backend]
     #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]
     pub gpu_layers: Option<u32>,
+
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }
 
 impl ServeArgs {
@@ -197,6 +202,7 @@ impl ServeArgs {
             max_queue: 256,
             max_draft: 64,
             gpu_layers: None,
+            listen: ListenArgs::default(),
         }
     }
 }

@@ -72,6 +72,11 @@ pub async fn serve(model: impl Model + 'static, settings: Settings) -> Running {
 }
 
 pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -> Running {
+    open_with(http, model, settings, b"no file".as_slice().into()).await
+}
+
+/// A server with a vocabulary to send.
+pub async fn open_with(http: Http, model: impl Model + 'static, settings: Settings, file: bytes::Bytes) -> Running {
     let vocab = vocabulary::vocabulary(true);
     assert_eq!((vocab.size(), vocab.eog_tokens()), (VOCAB, [END].as_slice()));
     let identity = Identity {
@@ -79,7 +84,7 @@ pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -
         model: "a synthetic model".to_owned(),
         model_fingerprint: "feedfeedfeedfeed".to_owned(),
         vocabulary_fingerprint: vocab.fingerprint().to_owned(),
-        vocabulary: b"no file".as_slice().into(),
+        vocabulary: file,
         end_of_generation: vec![END],
     };
     let mut server = Server::bind(local(), Box::new(model), settings, identity).await.unwrap();
