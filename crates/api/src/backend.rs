@@ -1,8 +1,6 @@
 //! What the API asks of whatever generates behind it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sled_core::device::{FinishReason, Provenance, Stats};
@@ -12,6 +10,8 @@ use sled_core::{Position, Token};
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use tokio::sync::mpsc;
+
+use crate::listen::Client;
 
 /// Something that continues texts: a device, or a server.
 pub trait Backend: Send + Sync + 'static {
@@ -95,24 +95,6 @@ pub struct Job {
     pub mode: Mode,
     /// Who asks, if that is known: what has been read for others is not to be told to them.
     pub client: Option<Client>,
-}
-
-/// Who is at the other end of a request: an extension of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Client {
-    /// Where the connection comes from.
-    pub address: SocketAddr,
-    /// Which connection of this process it is; no two have the same number.
-    pub connection: u64,
-}
-
-impl Client {
-    /// Who has just connected from `address`.
-    #[must_use]
-    pub fn connected_from(address: SocketAddr) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { address, connection: NEXT.fetch_add(1, Ordering::Relaxed) }
-    }
 }
 
 /// What happens to a job.

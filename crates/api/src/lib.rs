@@ -6,6 +6,7 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `backend.rs` | what is asked of whatever generates |
+//! | `listen/` | the ports: who is let in, and for how long |
 //! | `router.rs` | the routes, keys, names and bodies of requests |
 //! | `body.rs` | how much memory requests may take |
 //! | `origin.rs` | pages of other sites, which may not ask unless they are named |
@@ -20,6 +21,7 @@ mod body;
 mod error;
 mod generation;
 mod grammar;
+pub mod listen;
 mod metrics;
 mod openai;
 mod openapi;

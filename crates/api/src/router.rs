@@ -10,9 +10,9 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{OpenApi, ToSchema};
 
-use crate::backend::Client;
 use crate::body::Received;
 use crate::error::Error;
+use crate::listen::Client;
 use crate::openai::{chat, completions, models, tokenize};
 use crate::openapi::Document;
 use crate::origin;

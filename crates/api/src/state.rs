@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::backend::Backend;
 use crate::body::Budget;
 use crate::error::Error;
+use crate::listen::Limits;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::tools;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub origins: Vec<Origin>,
     /// The names of this machine that it may be asked by, beside its addresses and `localhost`.
     pub hosts: Vec<String>,
+    /// Whom the port lets in, and for how long.
+    pub limits: Limits,
 }
 
 /// The API: what its routes share. It can be listened to before there is a backend. Cloning shares it.

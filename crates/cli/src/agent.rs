@@ -13,7 +13,7 @@ use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
 use crate::serve::{api_settings, interrupted};
-use crate::{Usage, models, show};
+use crate::{Usage, models, ports, show};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
 const DRAFT_TEXTS: usize = 2;
@@ -21,24 +21,22 @@ const DRAFT_TEXTS: usize = 2;
 /// The longest text that a draft model is given room for before a server has said how long its sessions get, in tokens.
 const UNTOLD_CONTEXT: usize = 8192;
 
-/// How long answers may go on after the agent was told to end.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// How long to wait before a server is looked for again, when there is nothing to answer with.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Answers until interrupted.
 pub async fn agent(args: AgentArgs) -> anyhow::Result<()> {
-    let settings = api_settings(args.api_key.clone(), args.cors.clone());
+    ports::raise_open_files();
+    let settings = api_settings(args.api_key.clone(), args.cors.clone(), &args.listen);
     let http = Http::bind(SocketAddr::new(args.host, args.port), settings).await?;
     let (agent, introduction) = tokio::select! {
         agent = start(&args) => agent?,
-        () = interrupted() => return Ok(()),
+        () = ports::told_to_end() => return Ok(()),
     };
     http.open(&agent)?;
     show::announce(&format!("listening on http://{}; {introduction}", http.address()));
-    interrupted().await;
-    http.close(&agent, GRACE).await;
+    ports::told_to_end().await;
+    http.close(&agent, args.listen.grace).await;
     Ok(())
 }
 

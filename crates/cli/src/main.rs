@@ -15,6 +15,7 @@ mod logging;
 mod models;
 mod paper;
 mod plan;
+mod ports;
 mod profile;
 mod ps;
 mod run;

@@ -11,37 +11,42 @@ use sled_model::grammar::Compiler;
 use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, Vocab, vocabulary_file};
 use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
-use crate::args::ServeArgs;
+use crate::args::{ListenArgs, ServeArgs};
 use crate::show::announce;
-use crate::{device, models};
+use crate::{device, models, ports};
 
 /// Rows that one forward pass may have.
 pub const ROWS: u32 = 512;
 
 /// Serves until interrupted.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    ports::raise_open_files();
     let server = start(&args).await?;
     announce(&format!("listening on http://{}", server.address()?));
     if let Some(address) = server.http_address() {
         announce(&format!("API and dashboard on http://{address}"));
     }
-    let stats = server.run(interrupted()).await?;
+    let stats = server.run(ports::told_to_end()).await?;
     eprintln!("{}", summary(&stats));
     Ok(())
 }
 
 /// How the HTTP API is offered.
-pub fn api_settings(api_key: Option<String>, origins: Vec<sled_api::Origin>) -> sled_api::Settings {
+pub fn api_settings(
+    api_key: Option<String>,
+    origins: Vec<sled_api::Origin>,
+    listen: &ListenArgs,
+) -> sled_api::Settings {
     let name = device::hostname();
     let hosts = if name.is_empty() { Vec::new() } else { vec![format!("{name}.local"), name] };
-    sled_api::Settings { api_key, origins, hosts, ..Default::default() }
+    sled_api::Settings { api_key, origins, hosts, limits: listen.limits(), ..Default::default() }
 }
 
 /// Loads the model and listens; on the HTTP port already while it loads.
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let http = match args.http_port {
         Some(port) => {
-            let settings = api_settings(args.api_key.clone(), args.cors.clone());
+            let settings = api_settings(args.api_key.clone(), args.cors.clone(), &args.listen);
             Some(Http::bind(SocketAddr::new(args.host, port), settings).await?)
         }
         None => None,
@@ -81,6 +86,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
         share_prefixes: args.share_prefixes,
+        limits: args.listen.limits(),
+        grace: args.listen.grace,
     };
     let shared = shared_prefixes(&args.shared_prefix, &vocab)?;
     let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
@@ -112,20 +119,4 @@ fn summary(stats: &EngineStats) -> String {
         per_commit(stats.overhead),
         stats.evictions
     )
-}
-
-/// Resolves at the first SIGINT or SIGTERM.
-pub async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
-            return;
-        }
-    }
-    let _interrupted = tokio::signal::ctrl_c().await;
 }

@@ -125,7 +125,17 @@ impl Bench {
                 let digest = if bytes.below(8) == 0 { Digest(bytes.wide()) } else { Digest::EMPTY.then_all(&text) };
                 let load = Load { sharing: bytes.below(9) as u32, price: bytes.wide() as u32, ..Load::default() };
                 let (rows, unasked) = (bytes.below(9) as u32, bytes.below(2) > 0);
-                Reply::Commit(Commit { turn, from, accepted, tokens, digest, rows, unasked, logprobs: Vec::new(), load })
+                Reply::Commit(Commit {
+                    turn,
+                    from,
+                    accepted,
+                    tokens,
+                    digest,
+                    rows,
+                    unasked,
+                    logprobs: Vec::new(),
+                    load,
+                })
             }
         }
     }

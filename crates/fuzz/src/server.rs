@@ -6,7 +6,7 @@ use sled_core::Token;
 use sled_core::message::{ContextUpdate, DraftBlock, Reply, Request, Turn};
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_model::{Limits, Model};
 use sled_wire::Bounds;
@@ -33,7 +33,7 @@ pub fn server(data: &[u8]) {
     while let Some(what) = bytes.next() {
         bench.now += Duration::from_millis(u64::from(what >> 4));
         match what % 8 {
-            0 => bench.open(),
+            0 => bench.open(&mut bytes),
             1 => bench.close(&mut bytes),
             2 | 3 => bench.say(&mut bytes),
             4 => bench.pass(&mut bytes, true),
@@ -87,8 +87,8 @@ impl Bench {
         Self { server: Server::new(config), model, sessions: Vec::new(), now: Duration::ZERO }
     }
 
-    fn open(&mut self) {
-        if let Ok(id) = self.server.open(self.now) {
+    fn open(&mut self, bytes: &mut Bytes<'_>) {
+        if let Ok(id) = self.server.open(self.now, Owner(bytes.below(3) as u64)) {
             self.sessions.push(Talker { id, turn: 0, texts: Vec::new() });
         }
     }

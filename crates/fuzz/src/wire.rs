@@ -3,8 +3,8 @@
 use prost::Message;
 use sled_core::message::{Reply, Request};
 use sled_wire::{
-    Bounds, FromDevice, FromServer, decode_description, decode_device, decode_server, decode_sessions, encode_description,
-    encode_reply, encode_request, pb,
+    Bounds, FromDevice, FromServer, decode_description, decode_device, decode_server, decode_sessions,
+    encode_description, encode_reply, encode_request, pb,
 };
 
 const BOUNDS: Bounds = Bounds { vocabulary_size: 1000, context: 512, max_draft: 16 };
@@ -38,10 +38,16 @@ pub fn wire(data: &[u8]) {
 /// What a device sends must be taken by a server with these bounds, as it is.
 pub(crate) fn check_request(request: &Request, bounds: &Bounds) {
     if let Request::Context(update) = request {
-        assert!(update.from + update.tokens.len() <= bounds.context && update.prompt_len <= bounds.context, "{request:?}");
+        assert!(
+            update.from + update.tokens.len() <= bounds.context && update.prompt_len <= bounds.context,
+            "{request:?}"
+        );
     }
     if let Request::Draft(block) = request {
-        assert!(block.tokens.len() <= bounds.max_draft && block.from + block.tokens.len() <= bounds.context, "{request:?}");
+        assert!(
+            block.tokens.len() <= bounds.max_draft && block.from + block.tokens.len() <= bounds.context,
+            "{request:?}"
+        );
     }
     // Numbers that are none are not equal to themselves, but they are written alike.
     let written = format!("{request:?}");

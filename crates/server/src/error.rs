@@ -18,9 +18,9 @@ pub enum Error {
     /// The engine thread cannot be started.
     #[error("cannot start the engine thread: {0}; the system may be out of memory or threads")]
     Thread(#[source] std::io::Error),
-    /// The gRPC server ended with an error.
-    #[error("the gRPC server failed: {0}; start it again")]
-    Transport(#[from] tonic::transport::Error),
+    /// The engine thread has ended.
+    #[error("the engine has ended by itself; the log says why; start the server again")]
+    Engine,
     /// The model cannot be served over HTTP.
     #[error(transparent)]
     Api(#[from] sled_api::Error),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sled_api::listen::Client;
 use sled_core::message::{DraftBlock, Reply, Request as CoreRequest};
 use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, WireError, pb};
 use tokio::sync::mpsc::WeakSender;
@@ -17,6 +18,7 @@ use crate::grammars::Grammars;
 use crate::owners::SharePrefixes;
 use crate::requests::Requests;
 use crate::roster::Roster;
+use crate::vocabulary::Vocabulary;
 
 /// How long a device may take to say who it is.
 const OPENING: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ pub(crate) struct Service {
     bounds: Bounds,
     roster: Roster,
     grammars: Grammars,
+    vocabulary: Vocabulary,
 }
 
 impl Service {
@@ -46,7 +49,8 @@ impl Service {
         identity: Arc<Identity>,
         grammars: Grammars,
     ) -> Self {
-        Self { engine, identity, bounds, roster, grammars }
+        let vocabulary = Vocabulary::new(identity.vocabulary.clone());
+        Self { engine, identity, bounds, roster, grammars, vocabulary }
     }
 
     pub(crate) fn into_grpc(self) -> SledServer<Self> {
@@ -92,10 +96,9 @@ impl sled_wire::Sled for Service {
 
     async fn vocabulary(
         &self,
-        _request: Request<pb::VocabularyRequest>,
+        request: Request<pb::VocabularyRequest>,
     ) -> Result<Response<Self::VocabularyStream>, Status> {
-        let chunks = sled_wire::vocabulary_chunks(self.identity.vocabulary.clone());
-        Ok(Response::new(Box::pin(tokio_stream::iter(chunks.map(Ok)))))
+        Ok(Response::new(Box::pin(self.vocabulary.send(client(&request)?.address.ip())?)))
     }
 
     async fn sessions(&self, _request: Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
@@ -194,6 +197,12 @@ impl sled_wire::Sled for Service {
         let outbound = tokio_stream::once(Ok(sled_wire::encode_opened(opened))).chain(replies);
         Ok(Response::new(Box::pin(outbound)))
     }
+}
+
+/// Who asks, as the port says.
+fn client<T>(request: &Request<T>) -> Result<Client, Status> {
+    let client = request.extensions().get::<Client>().copied();
+    client.ok_or_else(|| Status::internal("the port does not say who asks"))
 }
 
 /// Answers a block that comes in the middle of a long pass, so that nobody's timeout takes the server for lost: the engine answers

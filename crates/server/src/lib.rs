@@ -13,6 +13,7 @@ mod owners;
 mod requests;
 mod roster;
 mod traffic;
+mod vocabulary;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ pub use http::{Cells, Cost, EngineBackend, Frame, Http, Rates, ServerFacts, Sess
 use http::{Figures, Metrics};
 pub use owners::{SharePrefixes, UnknownSharing};
 use roster::Roster;
+use sled_api::listen::{self, Port, Protocol};
 use sled_core::Token;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
@@ -36,15 +38,11 @@ use sled_model::llama::Vocab;
 use sled_model::{Limits, Model};
 use sled_wire::Bounds;
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
 use traffic::Traffic;
 
-/// How long sessions have to take their leave when the server shuts down.
-const FAREWELL: Duration = Duration::from_secs(5);
-
-/// A device that vanished without closing its connection is noticed after this long, twice.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long sessions, connections and the engine have to take their leave, each, when the server ends.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What a server serves.
 #[derive(Clone, Debug)]
@@ -80,6 +78,10 @@ pub struct Settings {
     pub max_draft: usize,
     /// Which requests over HTTP find in the KV cache what others left there.
     pub share_prefixes: SharePrefixes,
+    /// Whom the port for devices lets in, and for how long.
+    pub limits: listen::Limits,
+    /// How long answers under way may go on when the server is told to end.
+    pub grace: Duration,
 }
 
 impl Default for Settings {
@@ -92,6 +94,8 @@ impl Default for Settings {
             queue: 256,
             max_draft: Policy::MAX_LENGTH,
             share_prefixes: SharePrefixes::default(),
+            limits: listen::Limits::default(),
+            grace: Duration::from_secs(5),
         }
     }
 }
@@ -230,10 +234,11 @@ impl Server {
         move || engine.stats()
     }
 
-    /// Serves until `shutdown` resolves, then lets every session know, and returns what was done.
+    /// Serves until `shutdown` resolves; then lets nobody else in, waits for answers under way as long as the settings say, and
+    /// returns what was done. It does not wait for an engine that is in the middle of a long pass.
     ///
     /// # Errors
-    /// If the gRPC server fails.
+    /// If the engine has ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<EngineStats, Error> {
         let Self { listener, engine, thread, identity, settings, limits, roster, traffic, compiler, http } = self;
         let bounds =
@@ -247,35 +252,31 @@ impl Server {
             });
         }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
-        let incoming =
-            TcpListenerStream::new(listener).map(move |stream| stream.and_then(|stream| traffic.count(stream)));
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .add_service(service.into_grpc())
-            .serve_with_incoming_shutdown(incoming, async {
-                let _dropped = stopped.await;
-            });
-        tokio::pin!(serving);
+        let routes = Routes::new(service.into_grpc()).into_axum_router();
+        let count = move |stream| traffic.count(stream);
+        let port = Port::serve(listener, routes, Protocol::Http2, settings.limits, count);
+
         tokio::select! {
-            ended = &mut serving => ended?,
-            () = shutdown => {
-                engine.shutdown().await;
-                let _ended = stop.send(());
-                // Whoever does not hang up in time is cut off when the transport is dropped.
-                let farewell = tokio::time::Instant::now() + FAREWELL;
-                if let Ok(ended) = tokio::time::timeout_at(farewell, &mut serving).await {
-                    ended?;
-                }
-                if let Some(http) = http {
-                    let _cut_off = tokio::time::timeout_at(farewell, http.close()).await;
-                }
-            }
+            () = shutdown => {}
+            () = engine.ended() => return Err(Error::Engine),
         }
-        let stats = engine.stats();
-        drop(engine);
-        let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
-        Ok(stats)
+        if let Some(http) = &http {
+            http.refuse();
+        }
+        engine.drain();
+        let _cut_off = tokio::time::timeout(settings.grace, engine.ended()).await;
+        let _in_a_pass = tokio::time::timeout(FAREWELL, engine.shutdown()).await;
+        let close_http = async {
+            if let Some(http) = http {
+                http.close(FAREWELL).await;
+            }
+        };
+        tokio::join!(port.close(FAREWELL), close_http);
+        if tokio::time::timeout(FAREWELL, engine.ended()).await.is_ok() {
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        } else {
+            tracing::warn!("the engine is in the middle of a pass, and is left behind");
+        }
+        Ok(engine.stats())
     }
 }

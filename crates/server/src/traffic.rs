@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use sled_api::backend::Client;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tonic::transport::server::Connected;
 
 /// Bytes so far.
 #[derive(Clone, Debug, Default)]
@@ -17,14 +15,8 @@ pub(crate) struct Traffic(Arc<[AtomicU64; 2]>);
 
 impl Traffic {
     /// Counts what passes through `stream`.
-    ///
-    /// # Errors
-    /// If the client has left already.
-    pub(crate) fn count(&self, stream: TcpStream) -> io::Result<Counted> {
-        // A verdict is not to wait for the acknowledgement of the one before. Tonic does this for its own sockets only.
-        let _unsupported = stream.set_nodelay(true);
-        let client = Client::connected_from(stream.peer_addr()?);
-        Ok(Counted { stream, client, traffic: self.clone() })
+    pub(crate) fn count(&self, stream: TcpStream) -> Counted {
+        Counted { stream, traffic: self.clone() }
     }
 
     /// Bytes that came from devices.
@@ -48,16 +40,7 @@ impl Traffic {
 /// A stream whose bytes are counted.
 pub(crate) struct Counted {
     stream: TcpStream,
-    client: Client,
     traffic: Traffic,
-}
-
-impl Connected for Counted {
-    type ConnectInfo = Client;
-
-    fn connect_info(&self) -> Client {
-        self.client
-    }
 }
 
 impl AsyncRead for Counted {

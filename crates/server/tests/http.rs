@@ -8,7 +8,8 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sled_api::backend::{Backend, Client, Job, Mode, Refusal};
+use sled_api::backend::{Backend, Job, Mode, Refusal};
+use sled_api::listen::Client;
 use sled_core::device::{FinishReason, Prompt};
 use sled_core::policy::Policy;
 use sled_core::server::Assist;
@@ -140,7 +141,7 @@ async fn a_job_beyond_the_limits_is_refused_at_once_and_taken_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_turn_of_a_chat_is_not_read_from_its_beginning() {
     let server = serve(synthetic(4), Settings::default()).await;
-    let client = Some(Client::connected_from(local()));
+    let client = Some(Client { address: local(), connection: 1 });
     let mut text = Job { prompt: (0..120).collect(), client, ..job(0, 30) };
     let (said, outcome) = answer(&server.backend, text.clone()).await;
     assert_eq!(outcome.cached, 0);

@@ -15,7 +15,7 @@ use sled_core::server::Assist;
 use sled_device::{Link, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_server::{Http, Settings, SharePrefixes};
-use support::{Running, config, local, open_sharing, serve, slow, vocabulary};
+use support::{Running, config, local, open_with, serve, slow, vocabulary};
 
 const TEMPLATE: usize = 40;
 
@@ -145,7 +145,8 @@ async fn a_devices_sessions_share_its_connection_and_no_other() {
 async fn a_public_prefix_is_there_for_everybody_and_nothing_behind_it() {
     let http = Http::bind(local(), sled_api::Settings::default()).await.unwrap();
     let settings = Settings { assist: Assist::Never, ..Settings::default() };
-    let server = open_sharing(http, synthetic(), settings, vec![vec![3; 50], template()]).await;
+    let server =
+        open_with(http, synthetic(), settings, vec![vec![3; 50], template()], b"no file".as_slice().into()).await;
     assert_eq!(Client::connect(&server).ask(secret()).await, 0, "it is read when it is first needed");
     assert_eq!(Client::connect(&server).ask(secret()).await, TEMPLATE as u64);
     assert_eq!(attack(|| Client::connect(&server)).await, [TEMPLATE as u64; 60]);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::DeviceArgs;
+use super::{DeviceArgs, ListenArgs};
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -33,4 +33,7 @@ pub struct AgentArgs {
     /// The most requests that may wait for their turn; others are told to come back later
     #[arg(long, env = "SLED_MAX_QUEUE", value_name = "N", default_value_t = 64)]
     pub max_queue: u32,
+
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }

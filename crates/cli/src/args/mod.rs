@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod beyond;
 mod doctor;
+mod listen;
 mod models;
 mod paper;
 mod plan;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
+pub use listen::ListenArgs;
 pub use models::{ConvertArgs, ListArgs, PullArgs};
 pub use paper::PaperArgs;
 pub use plan::PlanArgs;
@@ -194,6 +196,9 @@ pub struct ServeArgs {
     /// Which requests over HTTP share what the KV cache holds of their own texts: those of one connection, or of one address
     #[arg(long, env = "SLED_SHARE_PREFIXES", value_name = "connection|address", default_value = "connection")]
     pub share_prefixes: SharePrefixes,
+
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }
 
 impl ServeArgs {
@@ -217,6 +222,7 @@ impl ServeArgs {
             gpu_layers: None,
             shared_prefix: Vec::new(),
             share_prefixes: SharePrefixes::Connection,
+            listen: ListenArgs::default(),
         }
     }
 }

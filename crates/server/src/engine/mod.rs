@@ -3,7 +3,7 @@
 mod record;
 mod worker;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +34,8 @@ enum Event {
     Close(SessionId),
     Report(oneshot::Sender<Vec<Status>>),
     Reused(SessionId, oneshot::Sender<usize>),
+    /// Sessions end when they have their answers, and the thread with the last of them.
+    Drain,
     Shutdown,
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Engine {
     coming: Arc<AtomicUsize>,
     /// The most sessions at once.
     most: usize,
+    /// Whether no more sessions are opened, because the server is to end.
+    draining: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -75,7 +79,7 @@ impl Engine {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread =
             std::thread::Builder::new().name("sled-engine".to_owned()).spawn(move || worker.run(inbox, &timer))?;
-        Ok((Self { events, record, coming: Arc::default(), most }, thread))
+        Ok((Self { events, record, coming: Arc::default(), most, draining: Arc::default() }, thread))
     }
 
     /// A place for a session that the engine is to be asked for.
@@ -99,8 +103,11 @@ impl Engine {
         let _stopped = self.events.try_send(Event::Share(text));
     }
 
-    /// Opens a session of `owner`; `None` if the engine has stopped.
+    /// Opens a session of `owner`; `None` if no more are opened.
     pub(crate) async fn open(&self, place: Place, owner: Owner) -> Option<Result<Opened, Refusal>> {
+        if self.has_stopped() {
+            return None;
+        }
         let (answer, opened) = oneshot::channel();
         self.events.send(Event::Open(owner, answer)).await.ok()?;
         let opened = opened.await.ok();
@@ -132,9 +139,21 @@ impl Engine {
         reused
     }
 
-    /// Whether it takes nothing any more.
+    /// Whether it opens no more sessions.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.events.is_closed()
+        self.draining.load(Ordering::SeqCst) || self.events.is_closed()
+    }
+
+    /// From now on opens no more sessions, ends each when it has its answer, and the thread with the last.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        // An engine with so much to do that this does not fit will not have done it in time.
+        let _full = self.events.try_send(Event::Drain);
+    }
+
+    /// Resolves when the thread takes nothing any more.
+    pub(crate) async fn ended(&self) {
+        self.events.closed().await;
     }
 
     /// Ends every session with a word of farewell, and the thread.

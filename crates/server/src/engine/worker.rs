@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sled_core::message::Reply;
-use sled_core::server::{Answer, Plan, Server, ServerConfig, SessionId, Step};
+use sled_core::server::{Activity, Answer, Plan, Server, ServerConfig, SessionId, Step};
 use sled_core::step::{CacheOp, Row};
 use sled_model::Model;
 use tokio::sync::mpsc;
@@ -18,6 +18,9 @@ const REPLY_QUEUE: usize = 4096;
 /// Before it serves, the engine is measured with passes of so many rows.
 const CALIBRATION: [usize; 6] = [1, 1, 2, 4, 8, 16];
 
+/// What sessions are told when the server ends.
+const FAREWELL: &str = "the server is shutting down";
+
 /// What the thread works with.
 pub(super) struct Worker {
     model: Box<dyn Model>,
@@ -25,12 +28,14 @@ pub(super) struct Worker {
     replies: HashMap<SessionId, mpsc::Sender<Reply>>,
     began: Instant,
     record: Arc<Mutex<Record>>,
+    /// Whether it is to end when all sessions have their answers.
+    draining: bool,
 }
 
 impl Worker {
     pub(super) fn new(model: Box<dyn Model>, config: ServerConfig, record: Arc<Mutex<Record>>) -> Self {
         let core = Server::new(config);
-        Self { model, core, replies: HashMap::new(), began: Instant::now(), record }
+        Self { model, core, replies: HashMap::new(), began: Instant::now(), record, draining: false }
     }
 
     /// Works until it is told to stop, or until nobody is left who could tell it anything.
@@ -44,6 +49,9 @@ impl Worker {
                 }
             }
             self.log_answers();
+            if self.draining && self.dismiss() {
+                return;
+            }
             match self.core.plan(self.began.elapsed()) {
                 Plan::Run(step) => {
                     let forward = self.run_step(step);
@@ -73,6 +81,16 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Takes leave of the sessions that have their answers; whether there are no others.
+    fn dismiss(&mut self) -> bool {
+        let status = self.core.status(self.began.elapsed());
+        let answered = status.filter(|status| matches!(status.activity, Activity::Idle(_))).map(|status| status.id);
+        for id in answered.collect::<Vec<_>>() {
+            self.deliver(id, Reply::Closing(FAREWELL.to_owned()));
+        }
+        self.core.sessions() == 0
     }
 
     /// Tells the log of the answers that have ended, as far as their requests have names.
@@ -133,10 +151,10 @@ impl Worker {
             Event::Reused(id, answer) => {
                 let _gone = answer.send(self.core.reused(id));
             }
+            Event::Drain => self.draining = true,
             Event::Shutdown => {
-                let farewell = "the server is shutting down";
                 for (_, replies) in self.replies.drain() {
-                    let _gone = replies.try_send(Reply::Closing(farewell.to_owned()));
+                    let _gone = replies.try_send(Reply::Closing(FAREWELL.to_owned()));
                 }
                 return false;
             }

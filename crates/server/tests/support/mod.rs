@@ -72,15 +72,16 @@ pub async fn serve(model: impl Model + 'static, settings: Settings) -> Running {
 }
 
 pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -> Running {
-    open_sharing(http, model, settings, Vec::new()).await
+    open_with(http, model, settings, Vec::new(), b"no file".as_slice().into()).await
 }
 
-/// A server that lets everybody share the prefixes of some texts.
-pub async fn open_sharing(
+/// A server that lets everybody share the prefixes of some texts, and has a vocabulary to send.
+pub async fn open_with(
     http: Http,
     model: impl Model + 'static,
     settings: Settings,
     shared: Vec<Vec<Token>>,
+    file: bytes::Bytes,
 ) -> Running {
     let vocab = vocabulary::vocabulary(true);
     assert_eq!((vocab.size(), vocab.eog_tokens()), (VOCAB, [END].as_slice()));
@@ -89,7 +90,7 @@ pub async fn open_sharing(
         model: "a synthetic model".to_owned(),
         model_fingerprint: "feedfeedfeedfeed".to_owned(),
         vocabulary_fingerprint: vocab.fingerprint().to_owned(),
-        vocabulary: b"no file".as_slice().into(),
+        vocabulary: file,
         end_of_generation: vec![END],
     };
     let mut server =
