@@ -12,7 +12,7 @@ use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
-use crate::serve::{api_settings, interrupted};
+use crate::serve::api_settings;
 use crate::{Usage, models, ports, show};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
