@@ -12,7 +12,7 @@ use super::Agent;
 use crate::Error;
 
 /// How long connections that nobody uses any more have to end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// An HTTP port, listened on before there is an agent: until there is, it says that a model is being loaded.
 pub struct Http {
