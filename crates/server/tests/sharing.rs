@@ -71,8 +71,9 @@ async fn attack(connect: impl Fn() -> Client) -> Vec<u64> {
     figures
 }
 
+/// It has room for all texts of a test.
 fn synthetic() -> SyntheticModel {
-    SyntheticModel::new(config(16))
+    SyntheticModel::new(config(80))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
