@@ -4,6 +4,7 @@ use llama_cpp_sys_2 as sys;
 use sled_core::step::{CacheOp, Row, SequenceId};
 
 use super::ffi::{self, Context, ContextOptions, Failure};
+use super::memory;
 use super::model::LlamaModel;
 use crate::{Error, Limits, Model};
 
@@ -66,6 +67,9 @@ impl LlamaEngine {
         };
         if let Some(why) = weights.limitation() {
             return Err(unsuitable(why));
+        }
+        if let Some(footprint) = model.footprint() {
+            footprint.check_cache(options.context.into(), options.cache, memory::available())?;
         }
         let context = Context::new(
             weights,
