@@ -149,7 +149,7 @@ fn shared(model: &LlamaModel, target: &Target, places: usize, args: &AgentArgs) 
         context,
         sequences: u32::try_from(AgentOptions::sessions(places))?,
         rows: DRAFT_ROWS.min(context),
-        threads: args.device.threads.unwrap_or_else(device::cores),
+        threads: device::threads(args.device.threads),
         cache: CacheType::F16,
     };
     Ok(SharedDrafter::start(LlamaEngine::new(model, &options)?)?)

@@ -19,7 +19,17 @@ use crate::{Usage, models};
 /// Rows that one pass of a draft model may have.
 pub const DRAFT_ROWS: u32 = 256;
 
-/// Threads for an engine, unless told otherwise.
+/// Threads for an engine, where `asked` are asked for: one for each core, at most two.
+pub fn threads(asked: Option<u32>) -> u32 {
+    let cores = cores();
+    let most = cores.saturating_mul(2);
+    if let Some(asked) = asked.filter(|&asked| asked > most) {
+        eprintln!("{asked} threads would only wait for each other on {cores} cores; computing with {most}, see -t");
+    }
+    asked.unwrap_or(cores).min(most).min(EngineOptions::MAX_THREADS)
+}
+
+/// The cores that this process may use: by its affinity, and by the quota of its control group.
 pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
@@ -61,7 +71,7 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
             let model = load_draft_model(name)?;
             vocabulary_fingerprint = model.vocab().fingerprint().to_owned();
             let context = link.description().bounds.context;
-            let drafter = model_drafter(&model, context, args.threads.unwrap_or_else(cores))?;
+            let drafter = model_drafter(&model, context, threads(args.threads))?;
             Some((Drafts::own(Box::new(drafter))?, args.policy))
         }
     };

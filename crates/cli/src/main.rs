@@ -22,6 +22,7 @@ mod run;
 mod serve;
 mod show;
 mod sim;
+mod spin;
 mod top;
 
 use std::ffi::OsString;
@@ -44,6 +45,9 @@ impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
+    if cli.command.computes() {
+        spin::shorten();
+    }
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

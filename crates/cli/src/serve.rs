@@ -57,7 +57,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         context: args.ctx_size,
         sequences: args.parallel,
         rows: ROWS.min(args.ctx_size),
-        threads: args.threads.unwrap_or_else(device::cores),
+        threads: device::threads(args.threads),
         cache: args.cache_type,
     };
     let engine = LlamaEngine::new(&model, &options)?;

@@ -17,12 +17,12 @@ pub enum Error {
     /// The file is no model file.
     #[error("{} is not a GGUF model file; give the path of a .gguf file or the name of a model", .0.display())]
     NotGguf(PathBuf),
-    /// The header of a model file cannot be read.
-    #[error("the header of {} cannot be read ({reason}); pull the model again", .path.display())]
+    /// The header of a model file cannot be read, or says what cannot be.
+    #[error("the header of {} cannot be used ({reason}); pull the model again", .path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What the engine says.
+        /// What is wrong with it.
         reason: String,
     },
     /// The file ends before its last tensor does.
@@ -107,6 +107,24 @@ pub enum Error {
         cells: usize,
         /// What the engine says.
         reason: String,
+    },
+    /// A context is larger than the memory that is free.
+    #[error(
+        "a context of {tokens} tokens takes {:.1} GiB of memory with {name} and {:.1} GiB are available; {most} tokens would fit, \
+         see -c",
+        gib(*needed), gib(*available)
+    )]
+    ContextTooLarge {
+        /// The model's name.
+        name: String,
+        /// How many tokens were asked for.
+        tokens: u64,
+        /// How many bytes they take.
+        needed: u64,
+        /// How many bytes are free.
+        available: u64,
+        /// How many tokens there is room for.
+        most: u64,
     },
     /// A forward pass has no row, or more than it may have.
     #[error("a forward pass must have from 1 to {limit} rows, and it has {rows}")]

@@ -8,10 +8,12 @@ pub mod grammar;
 pub mod llama;
 pub mod ngram;
 pub mod prompt;
+mod pulse;
 pub mod reference;
 pub mod synthetic;
 
 pub use error::Error;
+pub use pulse::Pulse;
 
 use sled_core::step::{CacheOp, Row};
 
@@ -53,4 +55,9 @@ pub trait Model: Send {
     /// # Errors
     /// If that row did not ask for logits.
     fn logits(&self, row: usize) -> Result<&[f32], Error>;
+
+    /// Shows, while a pass runs, that it gets on; `None` if nothing does.
+    fn pulse(&self) -> Option<Pulse> {
+        None
+    }
 }

@@ -340,7 +340,7 @@ fn a_file_that_is_no_model_is_refused_in_one_sentence() {
     );
     fs::write(&path, &whole[..10_000]).unwrap();
     let error = refusal().to_string();
-    assert!(error.starts_with(&format!("the header of {name} cannot be read (")), "{error}");
+    assert!(error.starts_with(&format!("the header of {name} cannot be used (")), "{error}");
     assert!(error.ends_with("); pull the model again"), "{error}");
 }
 

@@ -26,7 +26,7 @@ const OPENING: Duration = Duration::from_secs(10);
 /// A pass that takes longer may outlast a device's timeout, which is 300 ms at least.
 const LONG_PASS: Duration = Duration::from_millis(200);
 
-/// A pass that takes longer may have no end: devices are to look for another server.
+/// A pass that shows no sign of life for longer may have no end: devices are to look for another server.
 const HOPELESS_PASS: Duration = Duration::from_secs(10);
 
 type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -209,9 +209,11 @@ fn client<T>(request: &Request<T>) -> Result<Client, Status> {
 /// only between passes.
 fn answer_in_pass(engine: &Engine, beside: &WeakSender<Reply>, request: &CoreRequest) {
     let CoreRequest::Draft(DraftBlock { turn, .. }) = *request else { return };
-    if engine.record().is_in_pass_for(LONG_PASS..HOPELESS_PASS)
-        && let Some(replies) = beside.upgrade()
-    {
+    let alive = {
+        let record = engine.record();
+        record.is_in_pass_for(LONG_PASS) && record.silence().is_some_and(|silence| silence < HOPELESS_PASS)
+    };
+    if alive && let Some(replies) = beside.upgrade() {
         // Where the queue is full the device has enough to read.
         let _full = replies.try_send(Reply::Pending { turn });
     }

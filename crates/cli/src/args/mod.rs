@@ -125,6 +125,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it runs a model in this process.
+    pub fn computes(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_)
+                | Self::Device(_)
+                | Self::Run(_)
+                | Self::Chat(_)
+                | Self::Doctor(_)
+                | Self::Demo(_)
+                | Self::Bench(_)
+                | Self::Profile(_)
+        )
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The target model: a name from `sled list`, hf:ORG/REPO/FILE.gguf, or a path

@@ -70,7 +70,7 @@ fn load(
     let path = models::locate(name)?;
     let footprint = Footprint::read(&path)?;
     let model = LlamaModel::load(&path, &device::load_options(None))?;
-    let threads = args.threads.unwrap_or_else(device::cores);
+    let threads = device::threads(args.threads);
     let mut drafter = device::model_drafter(&model, ROOM, threads)?;
     let sampler = Sampler::new(SamplingParams::default(), model.vocab().size())?;
     let rate = measure::drafts(&mut drafter, &sampler, TEXT, DRAFTS, done)?;

@@ -1,12 +1,13 @@
 //! A model file, before llama.cpp sees it: whether it is whole, whether it fits, and what identifies it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::ffi::Gguf;
+use super::header;
 use crate::Error;
 
 /// How many pieces of a file's weights its fingerprint looks at, and how many bytes of each.
@@ -14,13 +15,12 @@ const SAMPLES: u64 = 64;
 const SAMPLE_LEN: u64 = 4096;
 
 /// The file of a model, or the several files that a large one comes in, all of them whole.
-#[derive(Debug)]
 pub(super) struct ModelFile {
     parts: Vec<Part>,
-    has_weights: bool,
+    /// Of the first part.
+    header: Gguf,
 }
 
-#[derive(Debug)]
 struct Part {
     path: PathBuf,
     len: u64,
@@ -31,16 +31,24 @@ impl ModelFile {
     /// Checks the file at `path`, and those that belong to it if it is the first of several.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let (first, header) = Part::open(path)?;
+        if let Some(why) = header::defect(&header) {
+            return Err(Error::Header { path: path.to_owned(), reason: why.to_owned() });
+        }
         let mut parts = vec![first];
         for sibling in siblings(path, header.parts())? {
             parts.push(Part::open(&sibling)?.0);
         }
-        Ok(Self { parts, has_weights: header.tensors() > 0 })
+        Ok(Self { parts, header })
     }
 
     /// Whether there are weights, and not a vocabulary alone.
     pub(super) fn has_weights(&self) -> bool {
-        self.has_weights
+        self.header.tensors() > 0
+    }
+
+    /// The header, which of a model in several files is that of the first.
+    pub(super) fn header(&self) -> &Gguf {
+        &self.header
     }
 
     /// How many bytes the files have.
@@ -141,14 +149,6 @@ pub(super) fn check_memory(path: &Path, needed: u64, available: Option<u64>) -> 
         Some(available) if needed > available => Err(Error::TooLarge { path: path.to_owned(), needed, available }),
         _ => Ok(()),
     }
-}
-
-/// How many bytes of memory programs may still take, where the operating system tells (Linux).
-pub(super) fn available_memory() -> Option<u64> {
-    let memory = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]

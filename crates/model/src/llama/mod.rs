@@ -15,6 +15,8 @@ mod engine;
 mod ffi;
 mod file;
 mod footprint;
+mod header;
+mod memory;
 mod model;
 mod system;
 mod vocab;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::ffi::{self, Load, Weights};
 use super::file::{self, ModelFile};
+use super::footprint::Footprint;
+use super::memory;
 use super::vocab::Vocab;
 use crate::Error;
 
@@ -50,7 +52,8 @@ struct Inner {
     weights: Arc<Weights>,
     vocab: Vocab,
     description: Description,
-    fingerprint: String,
+    footprint: Footprint,
+    on_gpu: bool,
 }
 
 impl LlamaModel {
@@ -60,12 +63,10 @@ impl LlamaModel {
     /// If the file is missing, not a model, truncated, larger than the memory, or refused by llama.cpp.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
         let file = ModelFile::open(path)?;
-        if !file.has_weights() {
-            return Err(Error::NoWeights(path.to_owned()));
-        }
+        let footprint = Footprint::of(&file, path)?;
         let gpu_layers = if ffi::has_gpu() { options.gpu_layers.unwrap_or(u32::MAX) } else { 0 };
         if gpu_layers == 0 {
-            file::check_memory(path, file.len(), file::available_memory())?;
+            file::check_memory(path, file.len(), memory::available())?;
         }
         let weights = Arc::new(Weights::load(path, Load::Weights { gpu_layers })?);
         let description = Description {
@@ -76,7 +77,7 @@ impl LlamaModel {
             bytes: file.len(),
         };
         let vocab = Vocab::new(Arc::clone(&weights), &description.name)?;
-        let inner = Inner { weights, vocab, description, fingerprint: file.fingerprint()? };
+        let inner = Inner { weights, vocab, description, footprint, on_gpu: gpu_layers > 0 };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -90,7 +91,7 @@ impl LlamaModel {
     /// its weights. Another quantisation of the same weights has another fingerprint, as it has other logits.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
+        &self.inner.footprint.fingerprint
     }
 
     /// The context that the model was trained with, in tokens.
@@ -107,6 +108,11 @@ impl LlamaModel {
 
     pub(super) fn weights(&self) -> &Arc<Weights> {
         &self.inner.weights
+    }
+
+    /// What a cache takes of this machine's own memory; `None` if it goes to the GPU.
+    pub(super) fn footprint(&self) -> Option<&Footprint> {
+        (!self.inner.on_gpu).then_some(&self.inner.footprint)
     }
 }
 

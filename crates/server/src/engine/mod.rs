@@ -73,7 +73,7 @@ impl Engine {
     /// Starts the thread, which runs until [`Engine::shutdown`] or until every handle is gone.
     pub(crate) fn start(model: Box<dyn Model>, config: ServerConfig) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (events, inbox) = mpsc::channel(EVENT_QUEUE);
-        let record = Arc::new(Mutex::new(Record::default()));
+        let record = Arc::new(Mutex::new(Record::new(model.pulse())));
         let most = config.sessions;
         let worker = Worker::new(model, config, Arc::clone(&record));
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
