@@ -257,12 +257,15 @@ fn vocabularies() -> Vec<(String, File)> {
     files
 }
 
+/// Tensors of a header: the name and the dimensions of each.
+type Tensors = Vec<(String, Vec<u64>)>;
+
 /// Tensors that are missing, misshapen or not where they should be.
 fn tensors() -> Vec<(String, File)> {
     let original = tiny();
     let mut files = Vec::new();
     for at in 0..original.tensors.len() {
-        let mut change = |what: &str, change: &dyn Fn(&mut Vec<(String, Vec<u64>)>)| {
+        let mut change = |what: &str, change: &dyn Fn(&mut Tensors)| {
             let mut file = tiny();
             change(&mut file.tensors);
             files.push((format!("tensor {} {what}", original.tensors[at].0), file));
