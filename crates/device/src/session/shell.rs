@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sled_core::device::{Action, Fallback, FinishReason, Notice, Stats};
+use sled_core::device::{Action, Fallback, FinishReason, Notice, Stats, Terms};
+use sled_wire::Bounds;
 
 use super::{Connecting, Progress, Session};
 use crate::connection::{Connection, Incoming};
@@ -136,9 +137,6 @@ impl Session {
     fn on_connection(&mut self, server: usize, connection: Result<Connection, Error>) {
         let now = self.began.elapsed();
         match connection {
-            Ok(connection) if connection.bounds.context < self.bounds.context => {
-                self.device.on_disconnected(now, "its sessions are shorter than this one may get".to_owned());
-            }
             Ok(connection) => self.connected(server, connection),
             Err(Error::Busy { reason, after }) => self.device.on_busy(now, reason, after),
             Err(error) => self.device.on_disconnected(now, error.in_brief()),
@@ -149,8 +147,9 @@ impl Session {
         if std::mem::replace(&mut self.met, true) {
             self.counters.reconnections.inc();
         }
+        let Bounds { context, max_draft, .. } = connection.bounds;
         self.connection = Some(connection);
-        self.device.on_connected(self.began.elapsed(), server);
+        self.device.on_connected(self.began.elapsed(), server, Terms { context, max_draft });
     }
 
     fn sentence(&self, notice: &Notice) -> String {
