@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sled_core::names::Fingerprint;
 use tonic::{Code, Status};
 
 /// What can go wrong on a device; each message is one sentence for the user.
@@ -50,10 +51,16 @@ pub enum Error {
     #[error("the server announced the vocabulary {announced} but sent {sent}; run the same version of sled on both")]
     VocabularyMismatch {
         /// The fingerprint that the server gave.
-        announced: String,
+        announced: Fingerprint,
         /// The fingerprint of what came.
-        sent: String,
+        sent: Fingerprint,
     },
+    /// The vocabulary comes too slowly.
+    #[error("the server sends its vocabulary too slowly or not at all; check the network, or look for another server")]
+    SlowVocabulary,
+    /// The vocabulary could not be read to its end.
+    #[error("the vocabulary could not be read to its end; run the command again")]
+    Interrupted,
     /// The draft model speaks another vocabulary than the target.
     #[error(
         "the draft model's vocabulary {ours} is not the vocabulary {theirs} of {model}; use a draft model of the same family, or \
@@ -61,9 +68,9 @@ pub enum Error {
     )]
     OtherVocabulary {
         /// The fingerprint of the draft model's.
-        ours: String,
+        ours: Fingerprint,
         /// The fingerprint of the target's.
-        theirs: String,
+        theirs: Fingerprint,
         /// The target.
         model: String,
     },

@@ -13,6 +13,7 @@ use sled_core::device::{
     Ahead, Device, DeviceConfig, Emitted, Fallback, FinishReason, Prompt, Provenance, Resilience, Stats, Ticket,
 };
 use sled_core::message::Load;
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::sequence::common_prefix;
@@ -28,7 +29,7 @@ pub struct SessionOptions {
     /// What the device calls itself, for the server's log.
     pub name: String,
     /// The fingerprint of the vocabulary that the drafter (or without one, the device) speaks.
-    pub vocabulary_fingerprint: String,
+    pub vocabulary_fingerprint: Fingerprint,
     /// The tokens that end a generation.
     pub end_of_generation: Vec<Token>,
     /// Who drafts, and how much at a time; `None` leaves the decoding to the server.
@@ -51,10 +52,10 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// A thin client of the one server that it is opened with, which tells the user nothing.
     #[must_use]
-    pub fn new(name: &str, vocabulary_fingerprint: &str, end_of_generation: &[Token]) -> Self {
+    pub fn new(name: &str, vocabulary_fingerprint: Fingerprint, end_of_generation: &[Token]) -> Self {
         Self {
             name: name.to_owned(),
-            vocabulary_fingerprint: vocabulary_fingerprint.to_owned(),
+            vocabulary_fingerprint,
             end_of_generation: end_of_generation.to_vec(),
             drafter: None,
             grammars: None,
@@ -66,10 +67,10 @@ impl SessionOptions {
         }
     }
 
-    fn to_open(&self, model_fingerprint: Option<String>) -> Open {
+    fn to_open(&self, model_fingerprint: Option<Fingerprint>) -> Open {
         Open {
-            device: self.name.clone(),
-            vocabulary_fingerprint: self.vocabulary_fingerprint.clone(),
+            device: self.name.as_str().into(),
+            vocabulary_fingerprint: self.vocabulary_fingerprint,
             model_fingerprint,
         }
     }
@@ -140,8 +141,8 @@ impl Session {
         if !options.servers.iter().any(|server| server == link.address()) {
             options.servers.insert(0, link.address().to_owned());
         }
-        let Description { bounds, model_fingerprint, .. } = link.description().clone();
-        let open = options.to_open(Some(model_fingerprint.clone()));
+        let Description { bounds, model_fingerprint, .. } = *link.description();
+        let open = options.to_open(Some(model_fingerprint));
         let connection = open_any(link, &options.servers, &open, &options.counters).await?;
         let bounds = connection.as_ref().map_or(bounds, |(_, connection)| connection.bounds);
         let mut session = Self::unconnected(bounds, Some(model_fingerprint), options);
@@ -154,7 +155,7 @@ impl Session {
     /// A session that connects to its servers when there is something to generate. Token ids are below, and texts not longer
     /// than, what `bounds` say; `model_fingerprint` names the only model that it may be connected to.
     #[must_use]
-    pub fn unconnected(bounds: Bounds, model_fingerprint: Option<String>, options: SessionOptions) -> Self {
+    pub fn unconnected(bounds: Bounds, model_fingerprint: Option<Fingerprint>, options: SessionOptions) -> Self {
         let open = options.to_open(model_fingerprint);
         let (drafts, policy) = options.drafter.unzip();
         let device = Device::new(DeviceConfig {

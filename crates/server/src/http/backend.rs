@@ -124,7 +124,7 @@ impl Sessions {
             None => return finish(last, Event::Failed("the server is shutting down".to_owned())),
         };
         tracing::info!(session = id.0, request = job.request_id, "session opened over HTTP");
-        self.roster.enter(id, NAME.to_owned());
+        self.roster.enter(id, NAME.into());
         let end = self.answer(id, job, &mut replies, &events).await;
         self.engine.close(id).await;
         self.roster.leave(id);
