@@ -73,7 +73,7 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
             timeout: args.timeout,
             fallback: args.fallback,
             fallback_after: args.fallback_after,
-            seed: std::process::id().into(),
+            ..Resilience::default()
         },
         notify: Box::new(|sentence| eprintln!("{sentence}")),
         ..SessionOptions::new(&name, vocabulary_fingerprint, vocab.eog_tokens())

@@ -261,7 +261,7 @@ impl Inner {
                     }
                     return Ok(session);
                 }
-                Err(Error::Unreachable { .. } | Error::Broken(_)) => self.lost(),
+                Err(error) if error.is_passing() => self.lost(),
                 Err(error) => return Err(error),
             }
         }

@@ -3,6 +3,7 @@
 mod shell;
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use sled_wire::{Bounds, Description, Open};
 
 use crate::connection::Connection;
 use crate::drafting::{Drafting, Drafts};
-use crate::{Counters, Error, Link};
+use crate::remedy::Remedy;
+use crate::{Counters, Error, Link, race};
 
 /// What a session is opened with.
 pub struct SessionOptions {
@@ -41,7 +43,7 @@ pub struct SessionOptions {
     /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model. A session that is not
     /// opened over a link and has none decodes with its drafter alone.
     pub servers: Vec<String>,
-    /// What is done when no server can be reached; `servers` in it is set to their number.
+    /// What is done when no server can be reached; `servers` in it is set to their number, and `seed` to chance.
     pub resilience: Resilience,
     /// Takes what the user of [`Session::generate`] is to know, one sentence at a time.
     pub notify: Box<dyn FnMut(&str) + Send>,
@@ -164,7 +166,7 @@ impl Session {
             context: bounds.context,
             max_draft: bounds.max_draft,
             end_of_generation: Arc::from(options.end_of_generation),
-            resilience: Resilience { servers: options.servers.len(), ..options.resilience },
+            resilience: Resilience { servers: options.servers.len(), seed: chance(), ..options.resilience },
         });
         Self {
             device,
@@ -333,6 +335,12 @@ impl Session {
     }
 }
 
+/// A number that no other session has, on whatever machine: devices that lose their server together are not to come back together.
+fn chance() -> u64 {
+    // Its keys are the operating system's randomness.
+    RandomState::new().hash_one(())
+}
+
 /// What the drafter chooses by.
 async fn sampler(
     mut params: SamplingParams,
@@ -346,27 +354,39 @@ async fn sampler(
     Ok(Sampler::new(params, vocab_size)?)
 }
 
-/// Opens a session over `link`, or else on the first other server that takes it; `None` if all are busy. The error is that of
-/// `link`.
+/// Opens a session over `link`, or else on the first other server that takes it; `None` if none does and some are busy. Of several
+/// errors it is one that may pass.
 async fn open_any(
     link: &Link,
     servers: &[String],
     open: &Open,
     counters: &Counters,
 ) -> Result<Option<(usize, Connection)>, Error> {
-    let refusal = match Connection::open(link, open.clone(), counters).await {
-        Ok(connection) => {
-            let server = servers.iter().position(|server| server == link.address());
-            return Ok(Some((server.unwrap_or_default(), connection)));
+    let at_hand = servers.iter().position(|server| server == link.address()).unwrap_or_default();
+    let others = (0..servers.len()).filter(|&server| server != at_hand);
+    let order: Vec<usize> = std::iter::once(at_hand).chain(others).collect();
+    let attempt = |&server: &usize| {
+        let (open, counters) = (open.clone(), counters.clone());
+        let known = (server == at_hand).then(|| link.clone());
+        let address = servers.get(server).cloned().unwrap_or_default();
+        async move {
+            let link = match known {
+                Some(link) => link,
+                None => Link::connect(&address).await?,
+            };
+            Connection::open(&link, open, &counters).await
         }
-        Err(refusal) => refusal,
     };
-    for (server, address) in servers.iter().enumerate().filter(|(_, address)| *address != link.address()) {
-        if let Ok(link) = Link::connect(address).await
-            && let Ok(connection) = Connection::open(&link, open.clone(), counters).await
-        {
-            return Ok(Some((server, connection)));
+    match race::first(order.iter().map(attempt).collect()).await {
+        Ok((at, connection)) => Ok(order.get(at).map(|&server| (server, connection))),
+        Err(errors) => {
+            // A server that is busy is worth waiting for; else one that may come back.
+            let find = |wanted: fn(&Remedy) -> bool| errors.iter().position(|error| wanted(&error.remedy()));
+            if find(|remedy| matches!(remedy, Remedy::Later(_))).is_some() {
+                return Ok(None);
+            }
+            let told = find(|remedy| *remedy == Remedy::Reconnect).unwrap_or_default();
+            Err(errors.into_iter().nth(told).unwrap_or(Error::Interrupted))
         }
     }
-    if matches!(refusal, Error::Busy { .. }) { Ok(None) } else { Err(refusal) }
 }
