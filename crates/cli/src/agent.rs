@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sled_api::backend::DrafterCard;
 use sled_core::device::Resilience;
+use sled_core::names::for_terminal;
 use sled_device::agent::{Agent, AgentOptions, Drafter, Http, Target};
 use sled_device::{Error, SharedDrafter};
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
@@ -83,7 +84,7 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
             timeout: args.device.timeout,
             fallback: args.device.fallback,
             fallback_after: args.device.fallback_after,
-            seed: std::process::id().into(),
+            ..Resilience::default()
         },
         servers,
         vocabularies,
@@ -116,7 +117,7 @@ async fn target(
         let found = if servers.is_empty() { None } else { Some(Target::from_server(servers, vocabularies).await) };
         let unreachable = match found {
             Some(Ok(target)) => return Ok(checked(target, model)?),
-            Some(Err(error @ (Error::Unreachable { .. } | Error::NoServer(_) | Error::Broken(_)))) => Some(error),
+            Some(Err(error)) if error.is_passing() => Some(error),
             Some(Err(error)) => return Err(error.into()),
             None => None,
         };
@@ -128,7 +129,7 @@ async fn target(
             return Ok(Target::from_drafter(card, model.vocab(), context));
         }
         if let Some(error) = unreachable.filter(|_| !std::mem::replace(&mut told, true)) {
-            eprintln!("{error}; trying again until it answers");
+            eprintln!("{}; trying again until it answers", for_terminal(&error.to_string()));
         }
         tokio::time::sleep(RETRY).await;
     }

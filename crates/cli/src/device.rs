@@ -63,13 +63,13 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
     check_servers(&args.server)?;
     let link = Link::connect_any(&args.server).await?;
     let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
-    let mut vocabulary_fingerprint = vocab.fingerprint().to_owned();
+    let mut vocabulary_fingerprint = vocab.fingerprint();
     let drafter: Option<(Drafts, Policy)> = match args.draft.as_str() {
         "none" => None,
         "ngram" => Some((Drafts::own(Box::new(NgramDrafter::default()))?, args.policy)),
         name => {
             let model = load_draft_model(name)?;
-            vocabulary_fingerprint = model.vocab().fingerprint().to_owned();
+            vocabulary_fingerprint = model.vocab().fingerprint();
             let context = link.description().bounds.context;
             let drafter = model_drafter(&model, context, threads(args.threads))?;
             Some((Drafts::own(Box::new(drafter))?, args.policy))
@@ -84,10 +84,10 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
             timeout: args.timeout,
             fallback: args.fallback,
             fallback_after: args.fallback_after,
-            seed: std::process::id().into(),
+            ..Resilience::default()
         },
         notify: Box::new(|sentence| eprintln!("{sentence}")),
-        ..SessionOptions::new(&name, &vocabulary_fingerprint, vocab.eog_tokens())
+        ..SessionOptions::new(&name, vocabulary_fingerprint, vocab.eog_tokens())
     };
     Ok(Connected { session: Session::open(&link, options).await?, vocab })
 }

@@ -68,8 +68,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let identity = Identity {
         name: models::api_name(&args.model),
         model: model.description().to_string(),
-        model_fingerprint: model.fingerprint().to_owned(),
-        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
+        model_fingerprint: model.fingerprint(),
+        vocabulary_fingerprint: vocab.fingerprint(),
         vocabulary: std::fs::read(&vocabulary).context("cannot read the vocabulary back; check the disk")?.into(),
         end_of_generation: vocab.eog_tokens().to_vec(),
     };

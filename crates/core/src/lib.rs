@@ -14,6 +14,7 @@
 //! | [`acceptance`] | how far verdicts accept drafts, counted |
 //! | [`device`] | the device's side of a session |
 //! | [`server`] | the server's side: sessions, acceptance, the next forward pass |
+//! | [`names`] | nothing: names and texts from outside, which can do no harm |
 //! | [`text`] | where committed bytes become text, and where a stop string ends it |
 
 pub mod acceptance;
@@ -21,6 +22,7 @@ pub mod calibration;
 pub mod device;
 pub mod goodput;
 pub mod message;
+pub mod names;
 pub mod policy;
 pub mod sampler;
 pub mod sequence;

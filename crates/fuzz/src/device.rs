@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sled_core::Token;
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, Prompt, Resilience, Ticket};
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, Prompt, Resilience, Terms, Ticket};
 use sled_core::message::{Commit, Load, Reply};
 use sled_core::policy::Policy;
 use sled_core::sampler::Draft;
@@ -41,6 +41,8 @@ struct Bench {
     next: Option<usize>,
     asked: Option<Ticket>,
     connecting: Option<usize>,
+    /// Those of the server that it is connected to.
+    bounds: Bounds,
 }
 
 impl Bench {
@@ -58,7 +60,7 @@ impl Bench {
             end_of_generation: [11].into(),
             resilience,
         });
-        Self { device, now: Duration::ZERO, turn: 0, next: None, asked: None, connecting: None }
+        Self { device, now: Duration::ZERO, turn: 0, next: None, asked: None, connecting: None, bounds: BOUNDS }
     }
 
     fn happen(&mut self, what: u8, bytes: &mut Bytes<'_>) {
@@ -68,7 +70,9 @@ impl Bench {
             2 => self.device.on_busy(self.now, "a test".to_owned(), Duration::from_secs(bytes.below(60) as u64)),
             3 | 4 => {
                 if let Some(server) = self.connecting.take() {
-                    self.device.on_connected(self.now, server);
+                    let (context, max_draft) = (8 + bytes.below(BOUNDS.context - 7), bytes.below(BOUNDS.max_draft + 1));
+                    self.bounds = Bounds { context, max_draft, ..BOUNDS };
+                    self.device.on_connected(self.now, server, Terms { context, max_draft });
                 }
             }
             5 => self.device.stop_at(self.device.settled().len().saturating_sub(bytes.below(3))),
@@ -147,7 +151,7 @@ impl Bench {
                 None => return,
                 Some(Action::Connect(server)) => self.connecting = Some(server),
                 Some(Action::Disconnect) => self.connecting = None,
-                Some(Action::Send(request)) => check_request(&request, &BOUNDS),
+                Some(Action::Send(request)) => check_request(&request, &self.bounds),
                 Some(Action::Draft(ticket)) => self.asked = Some(ticket),
                 Some(Action::Emit(emitted)) => {
                     assert_eq!(Some(emitted.position), self.next, "tokens come in order");

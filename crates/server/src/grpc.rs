@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use sled_api::listen::Client;
 use sled_core::message::{DraftBlock, Reply, Request as CoreRequest};
-use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, WireError, pb};
+use sled_wire::{
+    Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, VocabularyFile, WireError, pb,
+};
 use tokio::sync::mpsc::WeakSender;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -35,6 +37,7 @@ type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Service {
     engine: Engine,
     identity: Arc<Identity>,
+    vocabulary_file: VocabularyFile,
     bounds: Bounds,
     roster: Roster,
     grammars: Grammars,
@@ -50,7 +53,8 @@ impl Service {
         grammars: Grammars,
     ) -> Self {
         let vocabulary = Vocabulary::new(identity.vocabulary.clone());
-        Self { engine, identity, bounds, roster, grammars, vocabulary }
+        let vocabulary_file = VocabularyFile::of(&identity.vocabulary);
+        Self { engine, identity, vocabulary_file, bounds, roster, grammars, vocabulary }
     }
 
     pub(crate) fn into_grpc(self) -> SledServer<Self> {
@@ -85,11 +89,12 @@ impl sled_wire::Sled for Service {
     async fn describe(&self, request: Request<pb::DescribeRequest>) -> Result<Response<pb::ServerDescription>, Status> {
         sled_wire::check_protocol(request.get_ref().protocol)?;
         Ok(Response::new(sled_wire::encode_description(Description {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.identity.name.clone(),
-            model: self.identity.model.clone(),
-            model_fingerprint: self.identity.model_fingerprint.clone(),
-            vocabulary_fingerprint: self.identity.vocabulary_fingerprint.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: self.identity.name.as_str().into(),
+            model: self.identity.model.as_str().into(),
+            model_fingerprint: self.identity.model_fingerprint,
+            vocabulary_fingerprint: self.identity.vocabulary_fingerprint,
+            vocabulary_file: self.vocabulary_file,
             bounds: self.bounds,
         })))
     }
@@ -147,7 +152,7 @@ impl sled_wire::Sled for Service {
             .ok_or_else(|| Status::unavailable("the server is shutting down"))?;
         let engine::Opened { id, replies, beside } =
             opened.map_err(|(busy, after)| sled_wire::busy(&busy.to_string(), after))?;
-        tracing::info!(session = id.0, device = open.device, "session opened");
+        tracing::info!(session = id.0, device = &*open.device, "session opened");
         let requests = Arc::new(Requests::new(id, &open.device, &self.identity.end_of_generation));
         self.roster.enter(id, open.device);
 

@@ -31,6 +31,7 @@ pub use owners::{SharePrefixes, UnknownSharing};
 use roster::Roster;
 use sled_api::listen::{self, Port, Protocol};
 use sled_core::Token;
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::grammar::Compiler;
@@ -51,10 +52,10 @@ pub struct Identity {
     pub name: String,
     /// What the target model is, for people.
     pub model: String,
-    /// Identifies the model file (16 hex digits).
-    pub model_fingerprint: String,
-    /// Identifies the vocabulary (16 hex digits).
-    pub vocabulary_fingerprint: String,
+    /// Identifies the model file.
+    pub model_fingerprint: Fingerprint,
+    /// Identifies the vocabulary.
+    pub vocabulary_fingerprint: Fingerprint,
     /// The vocabulary as a GGUF file without tensors, for devices that have no file with it.
     pub vocabulary: Bytes,
     /// The tokens that end a generation.

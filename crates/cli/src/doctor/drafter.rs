@@ -26,8 +26,9 @@ pub fn choose(args: &DoctorArgs, server: Option<&Found>) -> String {
         let footprint = Footprint::read(path).ok()?;
         let Some(server) = server else { return Some(footprint.bytes) };
         // The target is no drafter for itself.
-        let is_other = footprint.fingerprint != server.model_fingerprint;
-        let speaks = || Vocab::load(path).is_ok_and(|vocab| vocab.fingerprint() == server.vocabulary_fingerprint);
+        let is_other = footprint.fingerprint.to_string() != server.model_fingerprint;
+        let speaks =
+            || Vocab::load(path).is_ok_and(|vocab| vocab.fingerprint().to_string() == server.vocabulary_fingerprint);
         (is_other && speaks()).then_some(footprint.bytes)
     };
     args.draft.clone().unwrap_or_else(|| {
@@ -77,7 +78,7 @@ fn load(
     let tokens = context.unwrap_or(usize::MAX).min(model.train_context()) as u64;
     let found = DraftModel {
         title: model.description().to_string(),
-        vocabulary_fingerprint: model.vocab().fingerprint().to_owned(),
+        vocabulary_fingerprint: model.vocab().fingerprint().to_string(),
         weights_bytes: footprint.bytes,
         cache_bytes: footprint.cache_bytes(tokens, CacheType::F16),
         tokens_per_s: Some(rate),

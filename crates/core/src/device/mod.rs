@@ -27,7 +27,7 @@ use std::time::Duration;
 
 pub use action::{Action, Emitted, FinishReason, Notice, Provenance, Stats, Ticket};
 use blocks::Block;
-pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience};
+pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience, Terms};
 use link::Link;
 use timer::Clock;
 
@@ -76,6 +76,8 @@ pub struct Device {
     /// Whether the drafter has read all of the text; the first draft, for which it reads it, tells nothing of the others.
     warm: bool,
     strikes: u32,
+    /// Replies since the last one that brought a token.
+    barren: u32,
     /// Whether the blocks were sent again because a commit is missing.
     asked_again: bool,
     finished: bool,
@@ -97,7 +99,7 @@ impl Device {
     #[must_use]
     pub fn new(config: DeviceConfig) -> Self {
         Self {
-            link: Link::new(&config.resilience),
+            link: Link::new(&config),
             config,
             sampling: SamplingParams::default(),
             logprobs: None,
@@ -116,6 +118,7 @@ impl Device {
             asked_at: Duration::ZERO,
             warm: false,
             strikes: 0,
+            barren: 0,
             asked_again: false,
             finished: true,
             calibration: Calibration::default(),
@@ -142,11 +145,13 @@ impl Device {
         self.sampling = prompt.sampling;
         self.logprobs = prompt.logprobs;
         self.request_id = prompt.request_id;
+        self.forget_contexts();
         self.turn += 1;
         self.prompted = self.clock.now();
         self.last_commit = None;
         self.warm = false;
         self.strikes = 0;
+        self.barren = 0;
         self.asked_again = false;
         self.stats = Stats::default();
         self.acceptance = Acceptance::default();
@@ -231,7 +236,7 @@ impl Device {
     /// Takes the server's message.
     pub fn on_reply(&mut self, now: Duration, reply: Reply) {
         self.clock.advance(now);
-        if self.finished || !self.link.is_up() {
+        if self.finished || !self.link.is_up() || !self.bear() {
             return;
         }
         match reply {

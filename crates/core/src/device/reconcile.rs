@@ -9,6 +9,10 @@ use crate::{Position, Token};
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
 const MAX_STRIKES: u32 = 32;
 
+/// How many replies a server may send without a token in any of them: hours of [`Reply::Pending`](crate::message::Reply::Pending),
+/// if it sends no more of them than it is asked for.
+const MAX_BARREN: u32 = 1 << 16;
+
 impl Device {
     pub(super) fn on_commit(&mut self, commit: &Commit) {
         if commit.end() <= self.settled {
@@ -28,6 +32,7 @@ impl Device {
             return;
         };
         self.strikes = 0;
+        self.barren = 0;
         self.asked_again = false;
         self.stats.rounds += u64::from(commit.rows > 0);
         self.stats.server_rows += u64::from(commit.rows);
@@ -39,6 +44,10 @@ impl Device {
         }
         while self.blocks.front().is_some_and(|block| block.is_answered(self.settled)) {
             self.blocks.pop_front();
+        }
+        if self.is_full() {
+            self.leave_full_server();
+            return;
         }
         self.advance();
     }
@@ -127,7 +136,16 @@ impl Device {
     /// Counts a reply that brought nothing; false, and the session has failed, if there were too many in a row.
     pub(super) fn strike(&mut self) -> bool {
         self.strikes += 1;
-        let tolerable = self.strikes <= MAX_STRIKES;
+        self.tolerate(self.strikes <= MAX_STRIKES)
+    }
+
+    /// Counts a reply of any kind, before it is looked at; false, and the session has failed, if too many in a row brought no token.
+    pub(super) fn bear(&mut self) -> bool {
+        self.barren += 1;
+        self.tolerate(self.barren <= MAX_BARREN)
+    }
+
+    fn tolerate(&mut self, tolerable: bool) -> bool {
         if !tolerable {
             self.finish(FinishReason::Failed(
                 "the server's answers do not fit this session; check that device and server run the same version"

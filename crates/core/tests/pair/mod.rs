@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats};
+use sled_core::device::{
+    Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats, Terms,
+};
 use sled_core::message::{Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Logprobs, Sampler, SamplingParams};
@@ -277,7 +279,10 @@ impl Pair {
         }
         let Some(action) = host.device.poll() else { return false };
         match action {
-            Action::Connect(server) => host.device.on_connected(self.now, server),
+            Action::Connect(server) => {
+                let terms = Terms { context: self.context, max_draft: Policy::MAX_LENGTH };
+                host.device.on_connected(self.now, server, terms);
+            }
             Action::Disconnect => {
                 self.server.close(self.now, host.session);
                 host.session = self.server.open(self.now, host.owner).expect("the server has no limit on sessions");

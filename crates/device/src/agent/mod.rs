@@ -22,6 +22,7 @@ use places::Places;
 use pool::{Pool, Pooled};
 use sled_api::backend::{Backend, DrafterCard, Events, Job, Mode, ModelCard, Refusal};
 use sled_core::device::Resilience;
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
 use sled_model::grammar::Compiler;
@@ -113,7 +114,7 @@ struct Inner {
 #[derive(Clone)]
 struct Terms {
     bounds: Bounds,
-    model_fingerprint: Option<String>,
+    model_fingerprint: Option<Fingerprint>,
     /// A server that answered when it was last asked; while there is none, one is looked for.
     link: Option<Link>,
 }
@@ -260,7 +261,7 @@ impl Inner {
                     }
                     return Ok(session);
                 }
-                Err(Error::Unreachable { .. } | Error::Broken(_)) => self.lost(),
+                Err(error) if error.is_passing() => self.lost(),
                 Err(error) => return Err(error),
             }
         }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use sled_core::names::Fingerprint;
 
 use super::ffi::Gguf;
 use super::header;
@@ -56,9 +57,9 @@ impl ModelFile {
         self.parts.iter().map(|part| part.len).sum()
     }
 
-    /// What identifies the content: 16 hexadecimal digits of a hash over the lengths, the headers, and samples of the
+    /// What identifies the content: part of a hash over the lengths, the headers, and samples of the
     /// weights taken at even distances, so that it costs the same for a file of 100 GB as for one of 100 MB.
-    pub(super) fn fingerprint(&self) -> Result<String, Error> {
+    pub(super) fn fingerprint(&self) -> Result<Fingerprint, Error> {
         let mut hash = Sha256::new();
         for part in &self.parts {
             part.add_to(&mut hash).map_err(|source| Error::ModelFile { path: part.path.clone(), source })?;
@@ -121,9 +122,9 @@ impl io::Write for Sink<'_> {
     }
 }
 
-/// The first 8 bytes of a hash, in hexadecimal digits.
-pub(super) fn fingerprint(hash: Sha256) -> String {
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// The first 8 bytes of a hash.
+pub(super) fn fingerprint(hash: Sha256) -> Fingerprint {
+    Fingerprint::new(hash.finalize().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }
 
 /// The other files of a model that comes in `count` files, of which `path` is the first.

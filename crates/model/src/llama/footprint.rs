@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sled_core::names::{Fingerprint, PlainText};
+
 use super::CacheType;
 use super::file::ModelFile;
 use crate::Error;
@@ -28,7 +30,7 @@ pub struct Footprint {
     /// The context that it was trained with, in tokens.
     pub context: u64,
     /// What identifies the file, as [`super::LlamaModel::fingerprint`] says it.
-    pub fingerprint: String,
+    pub fingerprint: Fingerprint,
 }
 
 impl Footprint {
@@ -61,7 +63,10 @@ impl Footprint {
         let head_len = |key| number(key).unwrap_or(usual);
         let name = header.text("general.name").filter(|name| !name.trim().is_empty());
         Ok(Self {
-            name: name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
+            name: name.map_or_else(
+                || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+                |name| PlainText::from(name).into(),
+            ),
             bytes: file.len(),
             layers,
             kv_heads,
@@ -114,7 +119,7 @@ mod tests {
             kv_heads: 90,
             head_len: 128,
             context: 8192,
-            fingerprint: String::new(),
+            fingerprint: Fingerprint::new(0),
         }
     }
 

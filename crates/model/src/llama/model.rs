@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use sled_core::names::{Fingerprint, PlainText};
+
 use super::ffi::{self, Load, Weights};
 use super::file::{self, ModelFile};
 use super::footprint::Footprint;
@@ -87,11 +89,11 @@ impl LlamaModel {
         &self.inner.description
     }
 
-    /// What identifies the model *file*: 16 hexadecimal digits of a hash over its length, its metadata and samples of
+    /// What identifies the model *file*: part of a hash over its length, its metadata and samples of
     /// its weights. Another quantisation of the same weights has another fingerprint, as it has other logits.
     #[must_use]
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.footprint.fingerprint
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.footprint.fingerprint
     }
 
     /// The context that the model was trained with, in tokens.
@@ -118,8 +120,8 @@ impl LlamaModel {
 
 /// What the authors of a model call it, else the name of its file.
 pub(super) fn name(weights: &Weights, path: &Path) -> String {
-    weights
-        .metadata(c"general.name")
-        .filter(|name| !name.trim().is_empty())
-        .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+    weights.metadata(c"general.name").filter(|name| !name.trim().is_empty()).map_or_else(
+        || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        |name| PlainText::from(name).into(),
+    )
 }

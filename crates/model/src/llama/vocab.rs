@@ -6,6 +6,7 @@ use std::sync::Arc;
 use llama_cpp_sys_2 as sys;
 use sha2::{Digest, Sha256};
 use sled_core::Token;
+use sled_core::names::Fingerprint;
 
 use super::ffi::{Load, Weights};
 use super::file::{self, ModelFile};
@@ -23,7 +24,7 @@ struct Inner {
     weights: Arc<Weights>,
     eog_tokens: Vec<Token>,
     chat_template: Option<String>,
-    fingerprint: String,
+    fingerprint: Fingerprint,
 }
 
 impl Vocab {
@@ -119,12 +120,12 @@ impl Vocab {
         self.inner.chat_template.as_deref()
     }
 
-    /// What identifies the vocabulary: 16 hexadecimal digits of a hash over the kind of tokeniser, the special tokens
+    /// What identifies the vocabulary: part of a hash over the kind of tokeniser, the special tokens
     /// and the strings of all tokens up to the last one that is not padding. Models of one family pad their
     /// vocabularies to different sizes and share the fingerprint.
     #[must_use]
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.fingerprint
     }
 }
 
@@ -167,7 +168,7 @@ fn spells_every_byte(weights: &Weights) -> bool {
     spelt == [true; 256]
 }
 
-fn fingerprint(weights: &Weights) -> String {
+fn fingerprint(weights: &Weights) -> Fingerprint {
     let id = |token: Option<Token>| token.map_or(-1, i64::from).to_le_bytes();
     let mut hash = Sha256::new();
     hash.update(weights.vocab_type().to_le_bytes());

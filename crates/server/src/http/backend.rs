@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sled_api::backend::{Backend, Event, Events, Generated, Job, Mode, ModelCard, Outcome, Refusal};
 use sled_core::Token;
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience};
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience, Terms};
 use sled_core::message::{Commit, Reply};
 use sled_core::sampler::Sampler;
 use sled_core::server::SessionId;
@@ -127,7 +127,7 @@ impl Sessions {
             None => return finish(last, Event::Failed("the server is shutting down".to_owned())),
         };
         tracing::info!(session = id.0, request = job.request_id, "session opened over HTTP");
-        self.roster.enter(id, NAME.to_owned());
+        self.roster.enter(id, NAME.into());
         let end = self.answer(id, job, &mut replies, &events).await;
         self.engine.close(id).await;
         self.roster.leave(id);
@@ -152,7 +152,7 @@ impl Sessions {
             end_of_generation: Arc::clone(&self.end_of_generation),
             resilience: Resilience::default(),
         });
-        device.on_connected(Duration::ZERO, 0);
+        device.on_connected(Duration::ZERO, 0, Terms { context: self.limits.context, max_draft: 0 });
         let Job { request_id, prompt: tokens, max_tokens, sampling, logprobs, .. } = job;
         let prompt = Prompt { tokens, max_tokens, sampling, logprobs, request_id: Some(request_id) };
         device.prompt(began.elapsed(), prompt);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sled_api::backend::{Backend, Event, Events, Job, Mode, Outcome};
 use sled_core::Token;
+use sled_core::names::Fingerprint;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::step::{CacheOp, Row};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
@@ -88,8 +89,8 @@ pub async fn open_with(
     let identity = Identity {
         name: "synthetic".to_owned(),
         model: "a synthetic model".to_owned(),
-        model_fingerprint: "feedfeedfeedfeed".to_owned(),
-        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
+        model_fingerprint: Fingerprint::new(0xfeed_feed_feed_feed),
+        vocabulary_fingerprint: vocab.fingerprint(),
         vocabulary: file,
         end_of_generation: vec![END],
     };

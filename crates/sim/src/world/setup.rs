@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sled_core::Token;
-use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats};
+use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats, Terms};
+use sled_core::policy::Policy;
 use sled_core::server::{Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
@@ -35,6 +36,11 @@ impl ServerSetup {
             core.calibrate(rows, self.cost.target.of(rows));
         }
         core
+    }
+
+    /// What devices are told that it takes.
+    pub(super) fn terms(&self) -> Terms {
+        Terms { context: self.config.context, max_draft: Policy::MAX_LENGTH }
     }
 }
 
