@@ -1,15 +1,17 @@
 //! The routes, and what is done with every request: its name, its key, its body.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use sled_model::workers::{Caller, Workers};
 use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use utoipa::{OpenApi, ToSchema};
@@ -63,6 +65,8 @@ fn finished(routes: Router) -> Router {
 pub(crate) struct Call {
     pub(crate) id: String,
     pub(crate) body: Bytes,
+    /// Whose turn it is to be prepared.
+    pub(crate) caller: Caller,
     pub(crate) place: OwnedSemaphorePermit,
 }
 
@@ -72,9 +76,11 @@ impl FromRequest<Api> for Call {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
         let place = api.admit()?;
         let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+        let caller = Caller::new(address);
         let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &()));
         match body.await {
-            Ok(Ok(body)) => Ok(Self { id, body, place }),
+            Ok(Ok(body)) => Ok(Self { id, body, caller, place }),
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Error::TooLarge(BODY)),
             Ok(Err(_)) | Err(_) => Err(Error::Incomplete),
         }
@@ -113,12 +119,16 @@ async fn not_allowed(request: Request) -> Error {
     Error::Method { method: request.method().to_string(), path: request.uri().path().to_owned() }
 }
 
-/// Does what takes the processor a while, where it holds nobody up.
-pub(crate) async fn off_thread<T: Send + 'static>(
+/// Prepares a request where it holds nobody up. Its place among those under way is taken until the work ends, also if whoever
+/// sent it has hung up.
+pub(crate) async fn prepare<T: Send + 'static>(
+    caller: Caller,
+    place: OwnedSemaphorePermit,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Error::Failed(format!("the request could not be prepared ({error})"))))
+) -> Result<(T, OwnedSemaphorePermit), Error> {
+    let prepared = Workers::shared().run(caller, move || (work(), place)).await;
+    let (done, place) = prepared?;
+    Ok((done?, place))
 }
 
 /// How the API is.

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use sled_core::Token;
 use sled_core::sampler::{Grammar, GrammarText};
 use sled_model::chat::ChatTemplate;
+use sled_model::workers::Workers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
@@ -66,7 +67,7 @@ impl Api {
     /// From now on requests go to `backend`.
     ///
     /// # Errors
-    /// If the chat template of the model is not valid.
+    /// If the vocabulary of the model cannot tokenise.
     pub fn serve(&self, backend: Arc<dyn Backend>) -> Result<(), Error> {
         let served = Served::new(backend, &self.shared.settings.aliases)?;
         if !served.backend.counts_requests() {
@@ -129,7 +130,8 @@ impl Api {
 /// A backend, with what follows from its vocabulary.
 pub(crate) struct Served {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) template: Option<ChatTemplate>,
+    /// `None` if the model has none, an error if it cannot be used.
+    pub(crate) template: Result<Option<ChatTemplate>, sled_model::Error>,
     /// Whether the template teaches to call tools in the way that [`tools`] reads.
     pub(crate) calls_tools: bool,
     /// Control tokens that mark tool calls: they are text where tools may be called.
@@ -144,8 +146,12 @@ pub(crate) struct Served {
 impl Served {
     fn new(backend: Arc<dyn Backend>, aliases: &[String]) -> Result<Self, Error> {
         let vocab = backend.vocab();
-        let template = ChatTemplate::of(vocab)?;
-        let calls_tools = vocab.chat_template().is_some_and(tools::teaches);
+        let of = vocab.clone();
+        let template = Workers::shared().run_blocking(move || ChatTemplate::of(&of)).and_then(|template| template);
+        if let Err(error) = &template {
+            tracing::warn!("chats are refused: {error}");
+        }
+        let calls_tools = template.is_ok() && vocab.chat_template().is_some_and(tools::teaches);
         let mut markers = Vec::new();
         for marker in [tools::OPEN, tools::CLOSE] {
             if let [token] = vocab.tokenize(marker, false, true)?[..]
@@ -170,6 +176,16 @@ impl Served {
     pub(crate) fn compile(&self, text: GrammarText, param: &str) -> Result<Grammar, Error> {
         let compiled = self.backend.compiler().compile(&Grammar::new(text));
         compiled.map_err(|error| Error::invalid(param, error.to_string()))
+    }
+
+    /// The tokens of a text of the request.
+    pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+        let vocab = self.backend.vocab();
+        let most = self.backend.model().context.saturating_mul(vocab.longest_piece());
+        if text.len() > most {
+            return Err(sled_model::Error::TextTooLong { bytes: text.len() }.into());
+        }
+        Ok(vocab.tokenize(text, add_special, parse_special)?)
     }
 
     /// The bytes that a token stands for in an answer; with `tools`, the marks of tool calls are among them.

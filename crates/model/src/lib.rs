@@ -9,6 +9,7 @@ pub mod llama;
 pub mod ngram;
 pub mod reference;
 pub mod synthetic;
+pub mod workers;
 
 pub use error::Error;
 

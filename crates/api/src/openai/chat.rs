@@ -17,7 +17,7 @@ use crate::backend::Job;
 use crate::error::{Error, ErrorBody};
 use crate::generation::Generation;
 use crate::grammar::{self, Callable, Choice};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 use crate::stream::stream;
 
@@ -234,7 +234,11 @@ impl Function {
 impl ChatRequest {
     /// The prompt, up to where the assistant's answer begins.
     pub(crate) fn render(&self, served: &Served, add_generation_prompt: bool) -> Result<String, Error> {
-        let template = served.template.as_ref().ok_or_else(|| {
+        let template = served
+            .template
+            .as_ref()
+            .map_err(|error| Error::invalid("messages", format!("{error}; use /v1/completions with a prompt")))?;
+        let template = template.as_ref().ok_or_else(|| {
             Error::invalid("messages", "the model has no chat template; use /v1/completions with a prompt")
         })?;
         if self.messages.is_empty() {
@@ -320,7 +324,7 @@ impl ChatBody {
         }
         let choice = self.request.choice(served)?;
         let text = self.request.render(served, true)?;
-        let prompt = served.backend.vocab().tokenize(&text, false, true)?;
+        let prompt = served.tokenize(&text, false, true)?;
         let mut job = self.options.job(served, request_id, prompt, None)?;
         job.logprobs = logprobs.then_some(top);
         if let Some((tools, choice)) = &choice {
@@ -350,8 +354,8 @@ pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Respons
     let streamed = body.options.stream.unwrap_or(false);
     let mut maker = Maker::new(&served, &call.id, &body.options, body.request.logprobs.unwrap_or(false));
     let (preparing, id) = (std::sync::Arc::clone(&served), call.id);
-    let (job, tools) = off_thread(move || body.job(&preparing, &id)).await?;
+    let ((job, tools), place) = prepare(call.caller, call.place, move || body.job(&preparing, &id)).await?;
     maker.look_for_calls(tools);
-    let generation = Generation::start(&api, served, call.place, job, stops, tools)?;
+    let generation = Generation::start(&api, served, place, job, stops, tools)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

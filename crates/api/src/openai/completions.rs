@@ -14,7 +14,7 @@ use super::summary::{RequestMetrics, SledChunk, SledSummary, Usage};
 use crate::backend::Job;
 use crate::error::{Error, ErrorBody};
 use crate::generation::{End, Generation, Shown, Step};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served, unix_time};
 use crate::stream::{Chunks, stream};
 
@@ -82,12 +82,11 @@ impl CompletionBody {
 
 impl Prompt {
     fn tokens(&self, served: &Served) -> Result<Vec<Token>, Error> {
-        let vocab = served.backend.vocab();
         let tokens = match self {
-            Self::Text(text) => return Ok(vocab.tokenize(text, true, true)?),
+            Self::Text(text) => return served.tokenize(text, true, true),
             Self::Tokens(tokens) => tokens,
             Self::Texts(texts) => match texts.as_slice() {
-                [text] => return Ok(vocab.tokenize(text, true, true)?),
+                [text] => return served.tokenize(text, true, true),
                 _ => return Err(several(texts.len())),
             },
             Self::TokenLists(lists) => match lists.as_slice() {
@@ -276,7 +275,7 @@ pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Respons
     };
     let streamed = body.options.stream.unwrap_or(false);
     let (preparing, id) = (std::sync::Arc::clone(&served), call.id);
-    let job = off_thread(move || body.job(&preparing, &id)).await?;
-    let generation = Generation::start(&api, served, call.place, job, stops, false)?;
+    let (job, place) = prepare(call.caller, call.place, move || body.job(&preparing, &id)).await?;
+    let generation = Generation::start(&api, served, place, job, stops, false)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

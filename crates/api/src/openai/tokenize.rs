@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::chat::ChatRequest;
 use super::parse;
 use crate::error::{Error, ErrorBody};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 
 /// A text: llama-server calls it `content`, vLLM `prompt` or, of a chat, `messages`.
@@ -118,7 +118,7 @@ impl TokenizeRequest {
         let vocab = served.backend.vocab();
         if let Some(content) = &self.content {
             let (add, parse) = (self.add_special.unwrap_or(false), self.parse_special.unwrap_or(true));
-            let tokens = vocab.tokenize(content, add, parse)?;
+            let tokens = served.tokenize(content, add, parse)?;
             if !self.with_pieces.unwrap_or(false) {
                 return Ok(Tokenized::Content { tokens });
             }
@@ -132,10 +132,10 @@ impl TokenizeRequest {
             return Ok(Tokenized::Pieces { tokens: pieces.collect() });
         }
         let tokens = match (&self.prompt, chat) {
-            (Some(prompt), _) => vocab.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
+            (Some(prompt), _) => served.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
             (None, Some(chat)) => {
                 let text = chat.render(served, self.add_generation_prompt.unwrap_or(true))?;
-                vocab.tokenize(&text, self.add_special_tokens.unwrap_or(false), true)?
+                served.tokenize(&text, self.add_special_tokens.unwrap_or(false), true)?
             }
             (None, None) => {
                 return Err(Error::invalid(
@@ -160,7 +160,7 @@ pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Respo
     let request: TokenizeRequest = parse(&call.body)?;
     served.check_model(request.model.as_deref())?;
     let chat = request.messages.map(|_there| parse::<ChatRequest>(&call.body)).transpose()?;
-    let answer = off_thread(move || request.answer(chat.as_ref(), &served)).await?;
+    let (answer, _place) = prepare(call.caller, call.place, move || request.answer(chat.as_ref(), &served)).await?;
     Ok(Json(answer).into_response())
 }
 
@@ -174,9 +174,13 @@ pub(crate) async fn detokenize(State(api): State<Api>, call: Call) -> Result<Res
     let request: DetokenizeRequest = parse(&call.body)?;
     served.check_model(request.model.as_deref())?;
     check(&request.tokens, &served, "tokens")?;
-    let mut text = TextStream::default();
-    let vocab = served.backend.vocab();
-    let mut content: String = request.tokens.iter().map(|&token| text.push(&vocab.piece(token, true))).collect();
-    content.push_str(&text.finish());
+    let spell = move || {
+        let mut text = TextStream::default();
+        let vocab = served.backend.vocab();
+        let mut content: String = request.tokens.iter().map(|&token| text.push(&vocab.piece(token, true))).collect();
+        content.push_str(&text.finish());
+        Ok(content)
+    };
+    let (content, _place) = prepare(call.caller, call.place, spell).await?;
     Ok(Json(Detokenized { prompt: content.clone(), content }).into_response())
 }

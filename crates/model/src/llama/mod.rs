@@ -16,6 +16,7 @@ mod ffi;
 mod file;
 mod footprint;
 mod model;
+mod parts;
 mod system;
 mod vocab;
 
