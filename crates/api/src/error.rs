@@ -84,7 +84,7 @@ pub enum Error {
     Failed(String),
     /// The vocabulary or the chat template of the model cannot be used.
     #[error(transparent)]
-    Model(#[from] sled_model::Error),
+    Model(sled_model::Error),
 }
 
 /// The body of an error, as OpenAI has it.
@@ -175,6 +175,21 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         response
+    }
+}
+
+impl From<sled_model::Error> for Error {
+    fn from(error: sled_model::Error) -> Self {
+        match error {
+            sled_model::Error::WorkersBusy => Self::Busy { after: Duration::from_secs(1) },
+            sled_model::Error::TextTooLong { .. } => {
+                Self::Invalid { message: error.to_string(), param: None, code: Some("context_length_exceeded") }
+            }
+            sled_model::Error::WorkTooLong | sled_model::Error::WorkFailed => {
+                Self::Invalid { message: error.to_string(), param: None, code: Some("invalid_value") }
+            }
+            other => Self::Model(other),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use sled_model::workers::{Caller, Workers};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{OpenApi, ToSchema};
 
@@ -55,6 +56,8 @@ fn finished(api: &Api, routes: Router) -> Router {
 pub(crate) struct Call {
     pub(crate) id: String,
     pub(crate) client: Option<Client>,
+    /// Whose turn it is to be prepared.
+    pub(crate) caller: Caller,
     pub(crate) body: Received,
     pub(crate) place: OwnedSemaphorePermit,
 }
@@ -68,9 +71,10 @@ impl FromRequest<Api> for Call {
         }
         let place = api.admit()?;
         let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-        let client = request.extensions().get().copied();
+        let client: Option<Client> = request.extensions().get().copied();
+        let caller = Caller::new(client.map(|client| client.address.ip()));
         let body = api.budget().receive(request.into_body()).await?;
-        Ok(Self { id, client, body, place })
+        Ok(Self { id, client, caller, body, place })
     }
 }
 
@@ -113,12 +117,16 @@ async fn not_allowed(request: Request) -> Error {
     Error::Method { method: request.method().to_string(), path: request.uri().path().to_owned() }
 }
 
-/// Does what takes the processor a while, where it holds nobody up.
-pub(crate) async fn off_thread<T: Send + 'static>(
+/// Prepares a request where it holds nobody up. Its place among those under way is taken until the work ends, also if whoever
+/// sent it has hung up.
+pub(crate) async fn prepare<T: Send + 'static>(
+    caller: Caller,
+    place: OwnedSemaphorePermit,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Error::Failed(format!("the request could not be prepared ({error})"))))
+) -> Result<(T, OwnedSemaphorePermit), Error> {
+    let prepared = Workers::shared().run(caller, move || (work(), place)).await;
+    let (done, place) = prepared?;
+    Ok((done?, place))
 }
 
 /// How the API is.

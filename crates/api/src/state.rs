@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use sled_core::Token;
 use sled_core::sampler::{Grammar, GrammarText};
 use sled_model::prompt::ChatPrompts;
+use sled_model::workers::Workers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
@@ -77,7 +78,7 @@ impl Api {
     /// From now on requests go to `backend`.
     ///
     /// # Errors
-    /// If the chat template of the model is not valid.
+    /// If the vocabulary of the model cannot tokenise.
     pub fn serve(&self, backend: Arc<dyn Backend>) -> Result<(), Error> {
         let served = Served::new(backend, &self.shared.settings.aliases)?;
         if !served.backend.counts_requests() {
@@ -150,8 +151,8 @@ impl Api {
 /// A backend, with what follows from its vocabulary.
 pub(crate) struct Served {
     pub(crate) backend: Arc<dyn Backend>,
-    /// How chats become tokens, if there is a chat template.
-    pub(crate) prompts: Option<ChatPrompts>,
+    /// How chats become tokens: `None` if there is no chat template, an error if it cannot be used.
+    pub(crate) prompts: Result<Option<ChatPrompts>, sled_model::Error>,
     /// Whether the template teaches to call tools in the way that [`tools`] reads.
     pub(crate) calls_tools: bool,
     /// Control tokens that mark tool calls: they are text where tools may be called.
@@ -166,8 +167,12 @@ pub(crate) struct Served {
 impl Served {
     fn new(backend: Arc<dyn Backend>, aliases: &[String]) -> Result<Self, Error> {
         let vocab = backend.vocab();
-        let prompts = ChatPrompts::of(vocab)?;
-        let calls_tools = vocab.chat_template().is_some_and(tools::teaches);
+        let of = vocab.clone();
+        let prompts = Workers::shared().run_blocking(move || ChatPrompts::of(&of)).and_then(|prompts| prompts);
+        if let Err(error) = &prompts {
+            tracing::warn!("chats are refused: {error}");
+        }
+        let calls_tools = prompts.is_ok() && vocab.chat_template().is_some_and(tools::teaches);
         let mut markers = Vec::new();
         for marker in [tools::OPEN, tools::CLOSE] {
             if let [token] = vocab.tokenize(marker, false, true)?[..]
@@ -192,6 +197,19 @@ impl Served {
     pub(crate) fn compile(&self, text: GrammarText, param: &str) -> Result<Grammar, Error> {
         let compiled = self.backend.compiler().compile(&Grammar::new(text));
         compiled.map_err(|error| Error::invalid(param, error.to_string()))
+    }
+
+    /// The tokens of a text of the request.
+    pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+        if text.len() > self.longest_text() {
+            return Err(sled_model::Error::TextTooLong { bytes: text.len() }.into());
+        }
+        Ok(self.backend.vocab().tokenize(text, add_special, parse_special)?)
+    }
+
+    /// How many bytes a text may have that fits the context, whatever it says.
+    pub(crate) fn longest_text(&self) -> usize {
+        self.backend.model().context.saturating_mul(self.backend.vocab().longest_piece())
     }
 
     /// The bytes that a token stands for in an answer; with `tools`, the marks of tool calls are among them.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use serde_json::json;
 use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
@@ -12,6 +13,7 @@ use sled_model::drafter::ModelDrafter;
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
 use sled_model::prompt::ChatPrompts;
+use sled_model::workers::Workers;
 
 use crate::args::DeviceArgs;
 use crate::{Usage, models};
@@ -109,17 +111,21 @@ pub fn device_name(draft: &str) -> String {
 
 /// The tokens of a conversation that the model is to continue.
 pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<Token>> {
-    let prompts = ChatPrompts::of(vocab)?.ok_or_else(|| {
-        Usage("the target model has no chat template; use `sled run --raw` with a text to continue".to_owned())
-    })?;
-    let messages = messages.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-    Ok(prompts.tokens(messages, Extras::default(), true, false)?)
+    let (vocab, messages) = (vocab.clone(), messages.to_vec());
+    let tokens = Workers::shared().run_blocking(move || {
+        let Some(prompts) = ChatPrompts::of(&vocab)? else { return Ok(None) };
+        let messages = messages.iter().map(|Message { role, content }| json!({ "role": role, "content": content }));
+        prompts.tokens(messages.collect(), Extras::default(), true, false, Vocab::LONGEST_TEXT).map(Some)
+    })??;
+    let none = "the target model has no chat template; use `sled run --raw` with a text to continue";
+    Ok(tokens.ok_or_else(|| Usage(none.to_owned()))?)
 }
 
 /// The tokens of a prompt, which must leave room for an answer in a session of `context` tokens.
 pub fn prompt_tokens(vocab: &Vocab, prompt: &str, raw: bool, context: usize) -> anyhow::Result<Vec<Token>> {
     let tokens = if raw {
-        vocab.tokenize(prompt, true, false)?
+        let (vocab, prompt) = (vocab.clone(), prompt.to_owned());
+        Workers::shared().run_blocking(move || vocab.tokenize(&prompt, true, false))??
     } else {
         chat_tokens(vocab, &[Message { role: "user".to_owned(), content: prompt.to_owned() }])?
     };

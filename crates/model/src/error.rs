@@ -220,8 +220,11 @@ pub enum Error {
     #[error("row {0} of the last forward pass did not ask for logits")]
     NoLogits(usize),
     /// A text cannot be tokenised.
-    #[error("a text of {0} bytes is too long to be tokenised; shorten it")]
-    TextTooLong(usize),
+    #[error("a text of {bytes} bytes is too long to be tokenised; shorten it")]
+    TextTooLong {
+        /// How many bytes it has.
+        bytes: usize,
+    },
     /// A model file cannot be converted.
     #[error("llama.cpp cannot convert {}: {reason}", .path.display())]
     Convert {
@@ -233,6 +236,18 @@ pub enum Error {
     /// A chat template is not valid, or refuses the messages.
     #[error("the model's chat template cannot be used: {0}")]
     ChatTemplate(String),
+    /// Too much waits for the workers already.
+    #[error("too many requests are being prepared; try again in a second")]
+    WorkersBusy,
+    /// A piece of work was not done in time.
+    #[error("the request takes too long to prepare; shorten its text, or make its grammar simpler")]
+    WorkTooLong,
+    /// A piece of work panicked.
+    #[error("the request cannot be prepared; shorten its text, or make its grammar simpler")]
+    WorkFailed,
+    /// No worker can be started.
+    #[error("cannot start a thread to prepare requests: {0}; the system may be out of memory or threads")]
+    Workers(#[source] std::io::Error),
     /// There is nothing to continue.
     #[error("the prompt is empty; give at least one token")]
     EmptyPrompt,

@@ -11,6 +11,7 @@ pub mod prompt;
 mod pulse;
 pub mod reference;
 pub mod synthetic;
+pub mod workers;
 
 pub use error::Error;
 pub use pulse::Pulse;

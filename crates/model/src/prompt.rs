@@ -32,7 +32,7 @@ impl ChatPrompts {
     /// The tokens of a chat, as [`ChatTemplate::render_with`] renders it. Control tokens are those that the template itself
     /// writes: where messages, tools or variables spell one, it is text.
     ///
-    /// With `add_special`, what the model wants at the ends of a text is added.
+    /// With `add_special`, what the model wants at the ends of a text is added. The rendered prompt may have `longest` bytes.
     ///
     /// # Errors
     /// If the template refuses the messages, or the prompt is too long.
@@ -42,19 +42,24 @@ impl ChatPrompts {
         mut extras: Extras,
         add_generation_prompt: bool,
         add_special: bool,
+        longest: usize,
     ) -> Result<Vec<Token>, Error> {
+        let render = |messages: &[Value], extras: &Extras| {
+            let text = self.template.render_with(messages, extras, add_generation_prompt)?;
+            if text.len() > longest { Err(Error::TextTooLong { bytes: text.len() }) } else { Ok(text) }
+        };
         let spelt = {
             let texts = messages.iter().chain(&extras.tools).chain(extras.variables.values());
             texts.into_iter().any(|value| self.names.are_in(value))
         };
         if !spelt {
-            let text = self.template.render_with(&messages, &extras, add_generation_prompt)?;
+            let text = render(&messages, &extras)?;
             return self.vocab.tokenize(&text, add_special, true);
         }
         let mark = self.unused(&messages, &extras)?;
         let values = messages.iter_mut().chain(&mut extras.tools).chain(extras.variables.values_mut());
         values.for_each(|value| self.names.mark(value, mark));
-        let text = self.template.render_with(&messages, &extras, add_generation_prompt)?;
+        let text = render(&messages, &extras)?;
         let mut tokens = Vec::new();
         for piece in self.names.cut(&text, mark) {
             match piece {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sled_api::listen::Client;
 use sled_core::message::{DraftBlock, Reply, Request as CoreRequest};
+use sled_model::workers::Caller;
 use sled_wire::{
     Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, VocabularyFile, WireError, pb,
 };
@@ -132,8 +133,10 @@ impl sled_wire::Sled for Service {
         &self,
         request: Request<Streaming<pb::DeviceMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let client: Option<Client> = request.extensions().get().copied();
         // A device's sessions share its connection, and what is read for them.
-        let owner = SharePrefixes::Connection.owner(request.extensions().get().copied());
+        let owner = SharePrefixes::Connection.owner(client);
+        let caller = Caller::new(client.map(|client| client.address.ip()));
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(OPENING, inbound.message()).await.map_err(|_elapsed| {
             Status::deadline_exceeded("the device did not open its session in time; try again")
@@ -164,14 +167,14 @@ impl sled_wire::Sled for Service {
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
                 let refusal = match sled_wire::decode_device(message, &bounds) {
-                    Ok(FromDevice::Request(request)) => match grammars.prepare(announce(id.0, request)).await {
+                    Ok(FromDevice::Request(request)) => match grammars.prepare(caller, announce(id.0, request)).await {
                         Ok(request) => {
                             heard.on_request(&request);
                             answer_in_pass(&engine, &beside, &request);
                             engine.request(id, request).await;
                             continue;
                         }
-                        Err(reason) => Status::invalid_argument(reason),
+                        Err(refusal) => refusal,
                     },
                     Ok(FromDevice::Open(_)) => {
                         Status::failed_precondition("the session is open already; open another stream")

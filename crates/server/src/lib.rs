@@ -36,6 +36,7 @@ use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
+use sled_model::workers::{Caller, Workers};
 use sled_model::{Limits, Model};
 use sled_wire::Bounds;
 use tokio::net::TcpListener;
@@ -249,7 +250,7 @@ impl Server {
             tokio::spawn(async move {
                 // It answers once it has measured itself, which is not to be disturbed.
                 let _stopped = engine.report().await.await;
-                tokio::task::spawn_blocking(move || compiler.prepare()).await
+                Workers::shared().run(Caller::new("server"), move || compiler.prepare()).await
             });
         }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));

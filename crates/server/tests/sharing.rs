@@ -123,7 +123,7 @@ async fn what_is_being_read_for_another_is_not_told_either() {
 async fn rows(server: &Running, link: &Link, prompt: Vec<Token>) -> u64 {
     let before = (server.stats)().rows;
     let fingerprint = vocabulary::vocabulary(true).fingerprint().to_owned();
-    let options = SessionOptions::new("a device", &fingerprint, &[support::END]);
+    let options = SessionOptions::new("a device", fingerprint, &[support::END]);
     let mut session = Session::open(link, options).await.unwrap();
     let prompt = Prompt { tokens: prompt, max_tokens: 1, ..Prompt::default() };
     session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap();

@@ -20,7 +20,7 @@ use crate::body::Received;
 use crate::error::{Error, ErrorBody};
 use crate::generation::Generation;
 use crate::grammar::{self, Callable, Choice};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 use crate::stream::stream;
 
@@ -251,7 +251,11 @@ impl ChatRequest {
         add_generation_prompt: bool,
         add_special: bool,
     ) -> Result<Vec<Token>, Error> {
-        let prompts = served.prompts.as_ref().ok_or_else(|| {
+        let prompts = served
+            .prompts
+            .as_ref()
+            .map_err(|error| Error::invalid("messages", format!("{error}; use /v1/completions with a prompt")))?;
+        let prompts = prompts.as_ref().ok_or_else(|| {
             Error::invalid("messages", "the model has no chat template; use /v1/completions with a prompt")
         })?;
         if self.messages.is_empty() {
@@ -262,7 +266,7 @@ impl ChatRequest {
         let tools = self.functions()?.into_iter().map(Function::for_template).collect();
         let extras = Extras { tools, variables: self.chat_template_kwargs.clone().unwrap_or_default() };
         prompts
-            .tokens(messages?, extras, add_generation_prompt, add_special)
+            .tokens(messages?, extras, add_generation_prompt, add_special, served.longest_text())
             .map_err(|error| Error::invalid("messages", error.to_string()))
     }
 
@@ -365,17 +369,17 @@ impl ChatBody {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { id, client, body, place } = call;
+    let Call { id, client, caller, body, place } = call;
     let preparing = Arc::clone(&served);
-    let (mut job, tools, stops, streamed, maker) = off_thread(move || {
+    let work = move || {
         let body = ChatBody::read(body)?;
         preparing.check_model(body.options.model.as_deref())?;
         let (job, tools) = body.job(&preparing, &id)?;
         let mut maker = Maker::new(&preparing, &id, &body.options, body.request.logprobs.unwrap_or(false));
         maker.look_for_calls(tools);
         Ok((job, tools, body.options.stops()?, body.options.stream.unwrap_or(false), maker))
-    })
-    .await?;
+    };
+    let ((mut job, tools, stops, streamed, maker), place) = prepare(caller, place, work).await?;
     job.client = client;
     let generation = Generation::start(&api, served, place, job, stops, tools)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }

@@ -17,7 +17,7 @@ use crate::backend::Job;
 use crate::body::Received;
 use crate::error::{Error, ErrorBody};
 use crate::generation::{End, Generation, Shown, Step};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served, unix_time};
 use crate::stream::{Chunks, stream};
 
@@ -89,12 +89,11 @@ impl CompletionBody {
 
 impl Prompt {
     fn tokens(&self, served: &Served) -> Result<Vec<Token>, Error> {
-        let vocab = served.backend.vocab();
         let tokens = match self {
-            Self::Text(text) => return Ok(vocab.tokenize(text, true, true)?),
+            Self::Text(text) => return served.tokenize(text, true, true),
             Self::Tokens(tokens) => tokens,
             Self::Texts(texts) => match texts.as_slice() {
-                [text] => return Ok(vocab.tokenize(text, true, true)?),
+                [text] => return served.tokenize(text, true, true),
                 _ => return Err(several(texts.len())),
             },
             Self::TokenLists(lists) => match lists.as_slice() {
@@ -282,16 +281,16 @@ fn reason(end: &End) -> &'static str {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { id, client, body, place } = call;
+    let Call { id, client, caller, body, place } = call;
     let preparing = Arc::clone(&served);
-    let (mut job, stops, streamed, maker) = off_thread(move || {
+    let work = move || {
         let body = CompletionBody::read(body)?;
         preparing.check_model(body.options.model.as_deref())?;
         let job = body.job(&preparing, &id)?;
         let streamed = body.options.stream.unwrap_or(false);
         Ok((job, body.options.stops()?, streamed, Maker::new(&preparing, &id, &body)))
-    })
-    .await?;
+    };
+    let ((mut job, stops, streamed, maker), place) = prepare(caller, place, work).await?;
     job.client = client;
     let generation = Generation::start(&api, served, place, job, stops, false)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::chat::ChatRequest;
 use super::members::Members;
 use crate::error::{Error, ErrorBody};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 
 /// A text: llama-server calls it `content`, vLLM `prompt` or, of a chat, `messages`.
@@ -118,7 +118,7 @@ impl TokenizeRequest {
         let vocab = served.backend.vocab();
         if let Some(content) = &self.content {
             let (add, parse) = (self.add_special.unwrap_or(false), self.parse_special.unwrap_or(true));
-            let tokens = vocab.tokenize(content, add, parse)?;
+            let tokens = served.tokenize(content, add, parse)?;
             if !self.with_pieces.unwrap_or(false) {
                 return Ok(Tokenized::Content { tokens });
             }
@@ -132,7 +132,7 @@ impl TokenizeRequest {
             return Ok(Tokenized::Pieces { tokens: pieces.collect() });
         }
         let tokens = match (&self.prompt, chat) {
-            (Some(prompt), _) => vocab.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
+            (Some(prompt), _) => served.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
             (None, Some(chat)) => {
                 let add_special = self.add_special_tokens.unwrap_or(false);
                 chat.prompt(served, self.add_generation_prompt.unwrap_or(true), add_special)?
@@ -168,8 +168,8 @@ impl DetokenizeRequest {
 )]
 pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { mut body, place: _place, .. } = call;
-    let answer = off_thread(move || {
+    let Call { caller, mut body, place, .. } = call;
+    let work = move || {
         let members = Members::of(&mut body)?;
         let request: TokenizeRequest = members.read()?;
         served.check_model(request.model.as_deref())?;
@@ -177,8 +177,9 @@ pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Respo
         members.finish()?;
         body.weigh(chat.as_ref().map_or(0, ChatRequest::weight_of_arguments))?;
         request.answer(chat.as_ref(), &served)
-    });
-    Ok(Json(answer.await?).into_response())
+    };
+    let (answer, _place) = prepare(caller, place, work).await?;
+    Ok(Json(answer).into_response())
 }
 
 /// The text of tokens.
@@ -188,13 +189,14 @@ pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Respo
 )]
 pub(crate) async fn detokenize(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { mut body, place: _place, .. } = call;
-    let answer = off_thread(move || {
+    let Call { caller, mut body, place, .. } = call;
+    let work = move || {
         let members = Members::of(&mut body)?;
         let request: DetokenizeRequest = members.read()?;
         members.finish()?;
         served.check_model(request.model.as_deref())?;
         request.answer(&served)
-    });
-    Ok(Json(answer.await?).into_response())
+    };
+    let (answer, _place) = prepare(caller, place, work).await?;
+    Ok(Json(answer).into_response())
 }

@@ -28,6 +28,7 @@ use sled_core::sampler::Sampler;
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use sled_model::ngram::NgramDrafter;
+use sled_model::workers::{Caller, Workers};
 use sled_wire::Bounds;
 use tokio::sync::{mpsc, watch};
 
@@ -145,7 +146,7 @@ impl Agent {
         };
         let agent = Self { inner: Arc::new(inner) };
         let compiler = Arc::clone(&agent.inner.compiler);
-        tokio::task::spawn_blocking(move || compiler.prepare());
+        tokio::spawn(async move { Workers::shared().run(Caller::new("agent"), move || compiler.prepare()).await });
         if meets {
             tokio::spawn(Arc::clone(&agent.inner).meet());
         }

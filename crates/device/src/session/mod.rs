@@ -19,6 +19,7 @@ use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::sequence::common_prefix;
 use sled_model::grammar::Compiler;
+use sled_model::workers::{Caller, Workers};
 use sled_wire::{Bounds, Description, Open};
 
 use crate::connection::Connection;
@@ -348,8 +349,8 @@ async fn sampler(
     compiler: Option<Arc<Compiler>>,
 ) -> Result<Sampler, Error> {
     if let (Some(grammar), Some(compiler)) = (params.grammar.clone(), compiler) {
-        let compiling = tokio::task::spawn_blocking(move || compiler.compile(&grammar));
-        params.grammar = Some(compiling.await.map_err(|_panicked| Error::DrafterGone)??);
+        let compiling = Workers::shared().run(Caller::new("sessions"), move || compiler.compile(&grammar));
+        params.grammar = Some(compiling.await??);
     }
     Ok(Sampler::new(params, vocab_size)?)
 }

@@ -18,6 +18,7 @@ mod footprint;
 mod header;
 mod memory;
 mod model;
+mod parts;
 mod system;
 mod vocab;
 

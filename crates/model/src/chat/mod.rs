@@ -1,11 +1,17 @@
 //! Chat templates: messages to the prompt that a model was trained on.
+//!
+//! Templates come with models and from servers, and are programs: what they may take is bounded. Compiling one and rendering with
+//! it recurse as deep as it is nested, and belong on [workers](crate::workers::Workers).
+
+mod functions;
+mod generation;
+
+use std::io;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};
-use minijinja_contrib::pycompat;
 use serde::{Deserialize, Serialize};
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use sled_core::Token;
 
 use crate::Error;
@@ -20,6 +26,9 @@ pub struct Message {
     pub content: String,
 }
 
+/// The most bytes of what a template says of messages that it refuses.
+const LONGEST_REASON: usize = 500;
+
 /// A chat template in Jinja, as the `transformers` library renders them.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -31,20 +40,31 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     const NAME: &'static str = "chat";
 
+    /// The most bytes that a template may have.
+    pub const LONGEST_SOURCE: usize = 64 << 10;
+
+    /// The most bytes that it may make of messages.
+    pub const LONGEST_PROMPT: usize = 16 << 20;
+
+    /// What one rendering may take: a unit for each step, and for each 64 bytes that are made or looked at on the way.
+    const FUEL: u64 = 2_000_000;
+
     /// Compiles the template `source`; `bos` and `eos` are how the vocabulary spells its begin and end tokens.
     ///
     /// # Errors
-    /// If the template is not valid.
+    /// If the template is not valid, or too long.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
+        let (len, most) = (source.len(), Self::LONGEST_SOURCE);
+        if len > most {
+            return Err(Error::ChatTemplate(format!("it has {len} bytes, and at most {most} are allowed")));
+        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| refused(&error))?);
-        // Templates call Python's methods on strings and dictionaries.
-        environment.set_unknown_method_callback(pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
-        environment.add_template_owned(Self::NAME, source.to_owned()).map_err(|error| refused(&error))?;
+        environment.set_fuel(Some(Self::FUEL));
+        functions::add(&mut environment);
+        let source = generation::without_tags(source);
+        environment.add_template_owned(Self::NAME, source).map_err(|error| refused(&error))?;
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
@@ -92,7 +112,36 @@ impl ChatTemplate {
             messages, tools, documents, add_generation_prompt, bos_token, eos_token,
             ..Value::from(Serde(&extras.variables))
         };
-        template.render(values).map_err(|error| refused(&error))
+        let mut prompt = Prompt::default();
+        let rendered = template.render_captured_to(values, &mut prompt).map(drop);
+        if prompt.is_full {
+            let most = Self::LONGEST_PROMPT;
+            return Err(Error::ChatTemplate(format!("it makes more than {most} bytes of the messages; shorten them")));
+        }
+        rendered.map_err(|error| refused(&error))?;
+        Ok(String::from_utf8_lossy(&prompt.bytes).into_owned())
+    }
+}
+
+/// Takes what a template makes, up to [`ChatTemplate::LONGEST_PROMPT`].
+#[derive(Default)]
+struct Prompt {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
+
+impl io::Write for Prompt {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + more.len() > ChatTemplate::LONGEST_PROMPT {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -105,56 +154,16 @@ pub struct Extras {
     pub variables: serde_json::Map<String, serde_json::Value>,
 }
 
-/// JSON as Python's `json.dumps` writes it, which is what models were trained on.
-fn to_json(value: Serde<serde_json::Value>, options: Kwargs) -> Result<String, minijinja::Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let mut bytes = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let spaces = vec![b' '; indent.min(16)];
-            value.0.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(&spaces)))
-        }
-        None => value.0.serialize(&mut Serializer::with_formatter(&mut bytes, PythonFormatter)),
-    };
-    written.map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A space after each comma and colon.
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-/// What templates call to refuse messages.
-fn raise_exception(message: String) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// What templates call to name the date, in the local time zone.
-fn strftime_now(format: String) -> Result<String, minijinja::Error> {
-    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
-        .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
 /// The sentence of a template's error: what the template itself says, if it does.
 fn refused(error: &minijinja::Error) -> Error {
-    Error::ChatTemplate(match (error.detail(), error.line()) {
+    let mut sentence = match (error.detail(), error.line()) {
+        _ if error.kind() == ErrorKind::OutOfFuel => "it takes too long; shorten the messages".to_owned(),
         (Some(detail), Some(line)) if error.kind() == ErrorKind::SyntaxError => format!("{detail} in line {line}"),
         (Some(detail), _) => detail.to_owned(),
         (None, _) => error.to_string(),
-    })
+    };
+    sentence.truncate(sentence.floor_char_boundary(LONGEST_REASON));
+    Error::ChatTemplate(sentence)
 }
 
 #[cfg(test)]

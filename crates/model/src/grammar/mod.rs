@@ -4,6 +4,7 @@
 //! is allowed is a function of the text and the tokens generated so far: whatever depends on anything else (a limit on
 //! tokens, stop strings) is refused.
 
+mod depth;
 mod references;
 
 use std::collections::VecDeque;
@@ -100,6 +101,7 @@ impl Compiler {
         if len > most {
             return Err(format!("its text has {len} bytes, and at most {most} are allowed"));
         }
+        depth::check(text)?;
         let factory = self.factory().as_ref().map_err(String::clone)?;
         let top = top_level(text)?;
         let mut parser = factory.create_parser(top).map_err(|error| brief(&error))?;
