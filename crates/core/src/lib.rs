@@ -14,6 +14,7 @@
 //! | [`acceptance`] | how far verdicts accept drafts, counted |
 //! | [`device`] | the device's side of a session |
 //! | [`server`] | the server's side: sessions, acceptance, the next forward pass |
+//! | [`suspicion`] | whose fault it is that a pass failed which many shared |
 //! | [`text`] | where committed bytes become text, and where a stop string ends it |
 
 pub mod acceptance;
@@ -26,6 +27,7 @@ pub mod sampler;
 pub mod sequence;
 pub mod server;
 pub mod step;
+pub mod suspicion;
 pub mod text;
 
 /// A token id in the target's vocabulary.

@@ -59,10 +59,14 @@ pub struct DraftBlock {
     pub built_on: Digest,
     /// The proposal `d_1..d_k`; may be empty.
     pub tokens: Vec<Token>,
-    /// The server may decode by itself, unasked, while fewer than this many tokens are committed; 0 asks for nothing.
-    /// A thin client sets it to where its answer must end.
+    /// The server may decode by itself, unasked, while fewer than this many tokens are committed; 0 asks for nothing. It goes no
+    /// further than [`MAX_UNHEARD`] tokens without a word from the device.
     pub until: usize,
 }
+
+/// The most tokens that a server commits after a device last said anything, so that nothing is decoded for a device that is not
+/// there any more. Who lets the server decode says so again when half of them have come.
+pub const MAX_UNHEARD: usize = 256;
 
 /// The server's message to a device.
 #[derive(Clone, Debug, PartialEq)]
