@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::message::Load;
+use crate::message::{Load, MAX_UNHEARD};
 
 /// The longest block may be this much longer, or shorter, than what the last one turned out: cost models are noisy, and
 /// lengths that follow them freely run away.
@@ -39,7 +39,7 @@ const LONGEST_PAUSE: usize = 4096;
 
 /// How many tokens the server decodes by itself before it is told to go on.
 const SHORTEST_LEASE: usize = 16;
-const LONGEST_LEASE: usize = 256;
+const LONGEST_LEASE: usize = MAX_UNHEARD;
 
 /// What a device has measured of the costs, and how long its blocks may be.
 #[derive(Clone, Debug)]

@@ -312,6 +312,8 @@ fn a_long_answer_is_recalled_in_parts_with_all_its_log_probabilities() {
         step.cache_ops.iter().for_each(|&op| model.apply(op).unwrap());
         model.forward(&step.rows).unwrap();
         server.complete(now, &mut step, |row| model.logits(row)).unwrap();
+        // It is there, and says so.
+        server.request(now, id, Request::Stop(0));
     }
     let answers = server.take_answered();
     assert_eq!((answers.len(), answers[0].prompt, answers[0].tally.committed), (1, 3, ANSWER as u64));

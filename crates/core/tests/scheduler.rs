@@ -3,129 +3,16 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bench;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bench::{Bench, MS, OWNER, RIGHT, WRONG, config};
 use sled_core::Token;
-use sled_core::device::Prompt;
-use sled_core::message::{Commit, DraftBlock, Reply, Request};
-use sled_core::sequence::Sequence;
-use sled_core::server::{Assist, Batching, Busy, Owner, Plan, Server, ServerConfig, SessionId, Step};
+use sled_core::message::{DraftBlock, Reply, Request};
+use sled_core::server::{Assist, Batching, Busy, Owner, Plan, ServerConfig, SessionId};
 use sled_core::step::CacheOp;
-
-const VOCAB: usize = 8;
-const MS: Duration = Duration::from_millis(1);
-
-/// The target always chooses this token.
-const RIGHT: Token = 1;
-const WRONG: Token = 2;
-
-const OWNER: Owner = Owner(1);
-
-fn config() -> ServerConfig {
-    ServerConfig {
-        vocab_size: VOCAB,
-        cells: 100_000,
-        sequences: 64,
-        rows: 512,
-        context: 4_000,
-        end_of_generation: Vec::new(),
-        sessions: 1_000,
-        queue: 1_000,
-        batching: Batching::Continuous,
-        assist: Assist::Auto,
-        rate_goal: None,
-    }
-}
-
-/// A server, an engine whose passes take `fixed + row * rows`, and what each device has.
-struct Bench {
-    server: Server,
-    now: Duration,
-    fixed: Duration,
-    row: Duration,
-    texts: BTreeMap<SessionId, Sequence>,
-    commits: Vec<(SessionId, Commit)>,
-    logits: Vec<f32>,
-}
-
-impl Bench {
-    fn new(config: ServerConfig, fixed: Duration, row: Duration) -> Self {
-        let mut server = Server::new(config);
-        for rows in [1, 2, 4, 8, 16, 1, 2, 4, 8, 16] {
-            server.calibrate(rows, fixed + row * rows as u32);
-        }
-        let mut logits = vec![0.0; VOCAB];
-        logits[RIGHT as usize] = 1.0;
-        Self { server, now: Duration::ZERO, fixed, row, texts: BTreeMap::new(), commits: Vec::new(), logits }
-    }
-
-    fn open(&mut self, prompt: &[Token]) -> SessionId {
-        self.open_as(OWNER, prompt)
-    }
-
-    fn open_as(&mut self, owner: Owner, prompt: &[Token]) -> SessionId {
-        let id = self.server.open(self.now, owner).unwrap();
-        let update =
-            Prompt { tokens: prompt.to_vec(), max_tokens: 4_000 - prompt.len(), ..Prompt::default() }.into_context(1);
-        assert_eq!(self.server.request(self.now, id, Request::Context(update)), None);
-        self.texts.insert(id, Sequence::from_prompt(prompt));
-        id
-    }
-
-    /// A device that lets the server decode.
-    fn open_thin(&mut self, prompt: &[Token]) -> SessionId {
-        let id = self.open(prompt);
-        self.draft(id, &[], 4_000);
-        id
-    }
-
-    fn draft(&mut self, id: SessionId, tokens: &[Token], until: usize) {
-        let text = &self.texts[&id];
-        let (from, built_on) = (text.len(), text.last_digest());
-        let block = DraftBlock { turn: 1, from, built_on, tokens: tokens.to_vec(), until };
-        self.server.request(self.now, id, Request::Draft(block));
-    }
-
-    fn plan(&mut self) -> Option<Step> {
-        match self.server.plan(self.now) {
-            Plan::Run(step) => Some(step),
-            Plan::Wait(_) | Plan::Idle => None,
-        }
-    }
-
-    fn complete(&mut self, mut step: Step) -> Vec<(SessionId, Commit)> {
-        let (used, cells) = self.server.cells();
-        assert!(used + step.rows.len() <= cells);
-        self.now += self.fixed + self.row * step.rows.len() as u32;
-        let logits = &self.logits;
-        let replies = self.server.complete(self.now, &mut step, |_| Ok::<_, ()>(logits.as_slice())).unwrap();
-        let mut commits = Vec::new();
-        for (id, reply) in replies {
-            let Reply::Commit(commit) = reply else { continue };
-            let text = self.texts.get_mut(&id).unwrap();
-            while text.len() < commit.end() {
-                text.push(RIGHT);
-            }
-            assert_eq!(text.last_digest(), commit.digest);
-            commits.push((id, commit));
-        }
-        self.commits.extend(commits.iter().cloned());
-        commits
-    }
-
-    /// One pass, if one is due now.
-    fn step(&mut self) -> Vec<(SessionId, Commit)> {
-        match self.plan() {
-            Some(step) => self.complete(step),
-            None => Vec::new(),
-        }
-    }
-
-    fn tokens(&self, id: SessionId) -> usize {
-        self.texts[&id].len() - self.texts[&id].prompt_len()
-    }
-}
 
 #[test]
 fn every_ready_session_is_served_within_a_bounded_number_of_steps() {
@@ -299,6 +186,8 @@ fn without_a_draft_a_session_is_assisted_as_far_as_its_goal_needs() {
             if bench.step().is_empty() {
                 bench.now += MS;
             }
+            // It is there, and says so.
+            assert_eq!(bench.server.request(bench.now, id, Request::Stop(0)), None);
         }
         assert!(bench.commits.iter().all(|(_, commit)| commit.unasked));
         bench.tokens(id)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Action, Ahead, Device};
 use crate::Position;
 use crate::goodput::Travel;
-use crate::message::{DraftBlock, Request};
+use crate::message::{DraftBlock, MAX_UNHEARD, Request};
 use crate::policy::Policy;
 
 /// How many blocks may wait for their verdicts.
@@ -190,18 +190,14 @@ impl Device {
 
     fn send_block(&mut self, len: usize) {
         let now = self.clock.now();
-        let plainly = !self.goodput.drafts();
         let alone = self.blocks.is_empty();
         if alone {
             self.await_reply();
         }
         let start = self.blocks.back().map_or(self.settled, |block| block.end.max(self.settled));
-        let is_lease = self.config.policy.is_none() || (self.config.policy == Some(Policy::Goodput) && plainly);
-        let until = match self.config.policy {
-            None => self.end(),
-            Some(Policy::Goodput) if plainly => self.end().min(self.settled + self.goodput.lease()),
-            Some(_) => 0,
-        };
+        let lease = self.lease();
+        let is_lease = lease.is_some();
+        let until = lease.map_or(0, |lease| self.end().min(self.settled + lease));
         if is_lease {
             self.warm = false;
         } else {
@@ -213,13 +209,23 @@ impl Device {
         self.send_drafts(start, start + len, until);
     }
 
+    /// How many tokens the server is to decode by itself before it hears of this device again; `None` while that does not pay.
+    fn lease(&self) -> Option<usize> {
+        match self.config.policy {
+            None => Some(MAX_UNHEARD),
+            Some(Policy::Goodput) if !self.goodput.drafts() => Some(self.goodput.lease()),
+            Some(_) => None,
+        }
+    }
+
     /// Lets the server decode on by itself, if it soon ends what it was told to and that still pays.
     fn renew_lease(&mut self) {
+        let Some(lease) = self.lease() else { return };
         let end = self.end();
-        let until = end.min(self.settled + self.goodput.lease());
+        let until = end.min(self.settled + lease);
         let Some(block) = self.blocks.back_mut() else { return };
-        let ends_soon = block.is_lease && block.until < end && block.until <= self.settled + self.goodput.lease() / 2;
-        if ends_soon && self.link.is_up() && self.config.policy.is_some() && !self.goodput.drafts() {
+        let ends_soon = block.is_lease && block.until < end && block.until <= self.settled + lease / 2;
+        if ends_soon && self.link.is_up() {
             *block = Block { start: self.settled, end: self.settled, until, ..*block };
             self.send_drafts(self.settled, self.settled, until);
         }

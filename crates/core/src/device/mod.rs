@@ -254,12 +254,17 @@ impl Device {
         }
     }
 
-    /// Ends the generation with the first `len` tokens: a stop string was met there.
+    /// Ends the generation with the first `len` tokens: a stop string was met there. Where its end was told already, only the text
+    /// is cut.
     pub fn stop_at(&mut self, len: usize) {
+        let was_told = self.finished && !self.actions.iter().any(|action| matches!(action, Action::Finish(_)));
         self.drop_actions();
         self.drop_drafts();
         self.settled = self.settled.min(len);
         self.sequence.truncate(self.settled);
+        if was_told {
+            return;
+        }
         self.actions.push_back(Action::Send(Request::Stop(self.turn)));
         self.finish(FinishReason::Stop);
     }

@@ -143,6 +143,15 @@ impl Cache {
         self.cells.most.saturating_sub(self.cells.used)
     }
 
+    /// How many cells would be free if there were only these `sequences`.
+    pub(super) fn room_beside(&self, sequences: impl Iterator<Item = SequenceId>) -> usize {
+        let mut is_kept = vec![false; self.cells.users.len()];
+        let kept = sequences.filter_map(|sequence| self.slots.get(sequence as usize)).flat_map(|slot| &slot.cells);
+        let kept =
+            kept.filter(|&&cell| is_kept.get_mut(cell).is_some_and(|kept| !std::mem::replace(kept, true))).count();
+        self.cells.most.saturating_sub(kept)
+    }
+
     /// Whether a sequence can be had without taking it from a session.
     pub(super) fn has_sequence(&self) -> bool {
         !self.free.is_empty() || self.has_left()

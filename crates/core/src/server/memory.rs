@@ -83,6 +83,26 @@ impl Server {
         }
     }
 
+    /// Whether the cache can have room for up to `rows` more rows of `id` in `step`, whoever may have to give way: nobody is to do so
+    /// in vain.
+    pub(super) fn may_have_rows(&self, id: SessionId, rows: usize, step: &Step) -> bool {
+        if self.cache.room() >= step.rows.len() + rows {
+            return true;
+        }
+        let Some(session) = self.sessions.get(&id) else { return false };
+        let text = session.sequence.tokens().split_last().map_or(&[][..], |(_, before)| before);
+        let found = if session.cached.valid > 0 { None } else { self.cache.lookup(session.owner, text) };
+        let rows = rows.min(session.unread() - found.map_or(0, |found| found.len));
+        let senior = (session.senior, id);
+        let stays = |(&other, session): (&SessionId, &Session)| {
+            session
+                .cached
+                .sequence
+                .filter(|_| other == id || step.has(other) || !self.gives_way(other, session, senior))
+        };
+        self.cache.room_beside(self.sessions.iter().filter_map(stays)) >= step.rows.len() + rows
+    }
+
     /// Sees to it that the cache has room for `rows` more rows of `id` in `step`. False if it has to wait.
     pub(super) fn make_room(&mut self, id: SessionId, rows: usize, step: &Step) -> bool {
         while self.cache.room() < step.rows.len() + rows {
@@ -129,14 +149,19 @@ impl Server {
         let holders = self.sessions.iter().filter(|(_, session)| session.cached.sequence.is_some());
         let victims =
             holders.filter(|&(&other, _)| other != id && !is_planned(other)).filter_map(|(&other, session)| {
-                let generating = session.is_generating();
-                let later = (session.senior, other) > senior;
-                let yields = !generating || later || self.has_had_its_turn(session);
                 // The idlest of the idle, else the latest of the busy.
-                let order = if generating { (1, Duration::MAX - session.senior) } else { (0, session.active) };
-                yields.then_some((order, other))
+                let order = match session.is_generating() {
+                    true => (1, Duration::MAX - session.senior),
+                    false => (0, session.active),
+                };
+                self.gives_way(other, session, senior).then_some((order, other))
             });
         victims.min().map(|(_, victim)| victim)
+    }
+
+    /// Whether `id` gives way to a session of this seniority.
+    fn gives_way(&self, id: SessionId, session: &Session, senior: (Duration, SessionId)) -> bool {
+        !session.is_generating() || (session.senior, id) > senior || self.has_had_its_turn(session)
     }
 
     /// Whether it is another's turn. Who had to read much since it has its sequence has a longer one: it has paid for it, and would

@@ -9,6 +9,7 @@
 //! | `scheduling.rs` | the policies, by name |
 //! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
 //! | `schedule.rs` | who is served by the next pass, and when it is launched |
+//! | `reading.rs` | whose text it reads, and how much of it |
 //! | `batch.rs` | which rows it has, and what its logits commit |
 //! | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
 //! | `memory.rs` | who has a place in it, and who gives way |
@@ -21,6 +22,7 @@ mod cost;
 mod forecast;
 mod memory;
 mod rate;
+mod reading;
 mod schedule;
 mod scheduling;
 mod session;
@@ -33,13 +35,14 @@ use cache::Cache;
 pub use cache::Owner;
 use cost::StepCost;
 use rate::{Goal, Rate};
+use reading::Readings;
 pub use scheduling::{Assist, Batching, SchedulingError};
 pub use session::Tally;
 use session::{Session, Wants};
 
 use crate::Token;
 use crate::acceptance::AcceptedAt;
-use crate::message::{Reply, Request};
+use crate::message::{ContextUpdate, Reply, Request};
 
 /// Names a session within one run of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +65,7 @@ pub struct ServerConfig {
     pub end_of_generation: Vec<Token>,
     /// The most sessions at once; more than sequences take turns.
     pub sessions: usize,
-    /// The most sessions whose text waits to be read, before no other is opened.
+    /// The most sessions whose text waits to be read, before no other is opened and no other prompt is taken.
     pub queue: usize,
     /// How requests become batches.
     pub batching: Batching,
@@ -105,7 +108,7 @@ pub struct Status {
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// Its answer is complete, or it has no prompt yet; so long since.
+    /// Its answer is complete, it has no prompt yet, or nothing is heard of its device; so long since.
     Idle(Duration),
     /// Its text is being read, or waits to be; so long since.
     Reading(Duration),
@@ -176,6 +179,11 @@ pub struct Server {
     cost: StepCost,
     rate: Rate,
     goal: Goal,
+    readings: Readings,
+    /// Whether the last pass that had rows only for the one or the other was for reading.
+    reads: bool,
+    /// Whether the last pass was for a suspect.
+    tried: bool,
     /// Whether a step was handed out and has not come back.
     running: bool,
     /// Whether nobody was served before the next step.
@@ -199,6 +207,9 @@ impl Server {
             cost: StepCost::default(),
             rate: Rate::default(),
             goal: Goal::default(),
+            readings: Readings::default(),
+            reads: false,
+            tried: false,
             running: false,
             idle: true,
             evictions: 0,
@@ -280,6 +291,7 @@ impl Server {
                 Wants::Reading => Activity::Reading(now.saturating_sub(session.begun)),
                 Wants::Tokens => Activity::Waiting(now.saturating_sub(session.waiting_since())),
                 Wants::Assistance => Activity::Drafting,
+                Wants::Word => Activity::Idle(now.saturating_sub(session.active)),
             },
         })
     }
@@ -304,10 +316,17 @@ impl Server {
         if self.sessions.len() >= self.config.sessions {
             return Err((Busy::Sessions(self.sessions.len()), SOONEST));
         }
+        self.admit_prompt(None)
+    }
+
+    /// Whether another text may wait to be read: that of `id`, if it is of one of the sessions.
+    fn admit_prompt(&self, id: Option<SessionId>) -> Result<(), (Busy, Duration)> {
         if self.sessions.len() < self.config.queue {
             return Ok(());
         }
-        let unread = self.sessions.values().filter(|session| session.wants() == Wants::Reading).map(Session::unread);
+        let readers =
+            self.sessions.iter().filter(|&(&other, session)| id != Some(other) && session.wants() == Wants::Reading);
+        let unread = readers.map(|(_, session)| session.unread());
         let (prompts, rows) = unread.fold((0, 0), |(prompts, rows), unread| (prompts + 1, rows + unread));
         if prompts >= self.config.queue {
             let time = Duration::try_from_secs_f64(self.cost.pass(rows as f64)).unwrap_or(LATEST);
@@ -324,13 +343,23 @@ impl Server {
                 self.cache.cut(sequence, session.cached.valid);
                 self.cache.leave(now, sequence);
             }
+            self.readings.forget(now);
         }
     }
 
-    /// Takes a device's message and returns the answer, if it has one that needs no forward pass.
+    /// Takes a device's message and returns the answer, if it has one that needs no forward pass. A new prompt is not taken while
+    /// too many wait to be read: then the session ends, and its device asks another server, or is told when it opens the next
+    /// session how long to wait.
     pub fn request(&mut self, now: Duration, id: SessionId, request: Request) -> Option<Reply> {
+        let is_new = |update: &ContextUpdate| self.sessions.get(&id).is_some_and(|session| update.turn > session.turn);
+        if let Request::Context(update) = &request
+            && is_new(update)
+            && let Err((busy, after)) = self.admit_prompt(Some(id))
+        {
+            return Some(Reply::Closing(format!("{busy}; try again in {:.0} s", after.as_secs_f64().ceil())));
+        }
         let session = self.sessions.get_mut(&id)?;
-        match request {
+        let reply = match request {
             Request::Context(update) => {
                 if update.turn > session.turn {
                     self.answered.extend(session.take_answer(id, now));
@@ -349,6 +378,8 @@ impl Server {
                 }
                 None
             }
-        }
+        };
+        session.on_word();
+        reply
     }
 }

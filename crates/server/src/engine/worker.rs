@@ -186,7 +186,8 @@ impl Worker {
         record.stats.on_pass(rows, sessions, time, &waits);
         record.remember(rows, time);
         record.stats.choosing += chosen;
-        record.stats.commits += replies.len() as u64;
+        let commits = replies.iter().filter(|(_, reply)| matches!(reply, Reply::Commit(_)) && !reply.is_repeated());
+        record.stats.commits += commits.count() as u64;
         record.stats.evictions = self.core.evictions();
         record.stats.totals.clone_from(self.core.totals());
         record.cost = self.core.cost();

@@ -324,12 +324,7 @@ async fn vocabularies_that_nobody_reads_take_little_memory_and_come_to_an_end() 
     }
     assert!(most < before + (96 << 20), "{} MiB more", (most - before) >> 20);
     let link = Link::connect(&server.grpc.to_string()).await.unwrap();
-    let mut got = Vec::new();
-    let taken = download_vocabulary(&link, |piece| {
-        got.extend_from_slice(piece);
-        Ok(())
-    });
-    taken.await.unwrap();
+    let got = download_vocabulary(&link).await.unwrap();
     assert!(got == file, "another file was sent");
     drop(link);
     until_files_are_closed(files).await;
