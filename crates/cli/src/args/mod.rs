@@ -193,7 +193,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_MAX_SESSIONS", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: u32,
 
-    /// The most prompts that may wait to be read, before devices are told to come back later
+    /// The most prompts that may wait to be read, of new and open sessions, before devices are told to come back later
     #[arg(long, env = "SLED_MAX_QUEUE", value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_queue: u32,
 
