@@ -114,7 +114,34 @@ fn newer_drafts_join_the_unverified_ones() {
     };
     bench.device.on_reply(bench.now, Reply::Commit(commit));
     assert_eq!(bench.device.settled(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    bench.draft(0);
     assert_eq!((bench.device.stats().draft_tokens, bench.device.stats().accepted_tokens), (6, 6));
+}
+
+#[test]
+fn an_answer_that_ends_inside_of_a_verdict_counts_what_it_has_of_it() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    let commit = Commit {
+        turn: 1,
+        from: 2,
+        accepted: 3,
+        tokens: vec![9],
+        digest: Digest::EMPTY.then_all(&[1, 2, 3, 4, 5, 9]),
+        rows: 4,
+        unasked: false,
+        logprobs: Vec::new(),
+        load: Load::default(),
+    };
+    bench.device.on_reply(bench.now, Reply::Commit(commit));
+    let mut shown = 0;
+    while shown < 2 {
+        shown += usize::from(matches!(bench.device.poll(), Some(Action::Emit(_))));
+    }
+    bench.device.stop_at(4);
+    bench.draft(0);
+    let stats = bench.device.stats();
+    assert_eq!((stats.drafts, stats.accepted_tokens, stats.accepted_at.counts()), (1, 2, &[1, 1][..]));
+    assert_eq!(bench.device.settled(), [1, 2, 3, 4]);
 }
 
 #[test]

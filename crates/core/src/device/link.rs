@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::timer::{Backoff, Timeout};
-use super::{Action, Device, Fallback, FinishReason, Notice, Provenance, Resilience};
+use super::{Action, Device, Emitted, Fallback, FinishReason, Notice, Provenance, Resilience};
 
 /// After so many timeouts in a row a connection is taken for dead, however open it looks.
 const MAX_TIMEOUTS: u32 = 3;
@@ -268,7 +268,8 @@ impl Device {
         while let Some(&token) = self.sequence.tokens().get(self.settled) {
             self.stats.ahead_kept += u64::from(self.drafted.pop_front().is_some_and(|draft| draft.ahead));
             self.stats.provisional_tokens += 1;
-            self.emit(token, Provenance::Provisional, None);
+            let (position, provenance) = (self.settled, Provenance::Provisional);
+            self.emit(Emitted { position, token, provenance, opens_verdict: false, logprobs: None });
             if self.finished {
                 return;
             }

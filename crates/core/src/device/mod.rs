@@ -31,10 +31,11 @@ pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience};
 use link::Link;
 use timer::Clock;
 
+use crate::acceptance::Acceptance;
 use crate::calibration::Calibration;
 use crate::goodput::Goodput;
 use crate::message::{ContextUpdate, Load, Reply, Request, Turn};
-use crate::sampler::{Context, Draft, Logprobs, SamplingParams};
+use crate::sampler::{Context, Draft, SamplingParams};
 use crate::sequence::{Sequence, common_prefix};
 use crate::{Position, Token};
 
@@ -82,6 +83,8 @@ pub struct Device {
     calibration: Calibration,
     goodput: Goodput,
     stats: Stats,
+    /// What verdicts made of the drafts in the tokens that were handed out.
+    acceptance: Acceptance,
     /// How long the last verdict took, until it is told.
     round_trip: Option<Duration>,
     /// How busy the server last said it is.
@@ -118,6 +121,7 @@ impl Device {
             calibration: Calibration::default(),
             goodput: Goodput::default(),
             stats: Stats::default(),
+            acceptance: Acceptance::default(),
             round_trip: None,
             load: None,
             actions: VecDeque::new(),
@@ -145,6 +149,7 @@ impl Device {
         self.strikes = 0;
         self.asked_again = false;
         self.stats = Stats::default();
+        self.acceptance = Acceptance::default();
         self.finished = false;
         if self.settled >= self.limit {
             self.finish(FinishReason::Length);
@@ -156,7 +161,11 @@ impl Device {
 
     /// What to do next, or `None` until something happens.
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if let Some(Action::Emit(emitted)) = &action {
+            self.acceptance.count(emitted.provenance, emitted.opens_verdict);
+        }
+        action
     }
 
     /// The settled tokens and the drafts after them: what the next draft follows.
@@ -180,7 +189,8 @@ impl Device {
     /// What this turn has taken so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.stats
+        let Acceptance { drafts, accepted, accepted_at, .. } = self.acceptance;
+        Stats { drafts, accepted_tokens: accepted, accepted_at, ..self.stats }
     }
 
     /// How long the block took, from here to the server and back, whose verdict was taken since the last call; `None` if there
@@ -254,9 +264,10 @@ impl Device {
     }
 
     /// Adds a settled token to the answer.
-    fn emit(&mut self, token: Token, provenance: Provenance, logprobs: Option<Logprobs>) {
+    fn emit(&mut self, emitted: Emitted) {
+        let token = emitted.token;
         self.stats.time_to_first_token.get_or_insert(self.clock.now().saturating_sub(self.prompted));
-        self.actions.push_back(Action::Emit(Emitted { position: self.settled, token, provenance, logprobs }));
+        self.actions.push_back(Action::Emit(emitted));
         self.settled += 1;
         if self.config.end_of_generation.contains(&token) {
             self.finish(FinishReason::Stop);

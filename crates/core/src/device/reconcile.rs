@@ -1,7 +1,7 @@
 //! What a reply means for the drafts at hand.
 
 use super::blocks::Block;
-use super::{Device, FinishReason, Provenance};
+use super::{Device, Emitted, FinishReason, Provenance};
 use crate::message::Commit;
 use crate::sampler::Logprobs;
 use crate::{Position, Token};
@@ -81,17 +81,14 @@ impl Device {
 
     /// Commits `tokens` one by one, up to one that ends the generation.
     fn settle(&mut self, commit: &Commit, tokens: Vec<Token>) {
-        self.stats.drafts += u64::from(self.is_sent(self.settled));
-        let mut accepted = 0;
+        let mut opens_verdict = true;
         for token in tokens {
             let logprobs = self.logprobs.and_then(|_| commit.logprobs_at(self.settled)).cloned();
-            accepted += usize::from(self.commit(token, logprobs) == Provenance::Accepted);
+            self.commit(token, std::mem::take(&mut opens_verdict), logprobs);
             if self.finished {
                 break;
             }
         }
-        self.stats.accepted_tokens += accepted as u64;
-        self.stats.accepted_at.add(accepted);
     }
 
     /// Whether a server was sent a draft for `position`.
@@ -99,8 +96,7 @@ impl Device {
         self.blocks.iter().any(|block| (block.start..block.end).contains(&position))
     }
 
-    /// Returns how the token came about.
-    fn commit(&mut self, token: Token, logprobs: Option<Logprobs>) -> Provenance {
+    fn commit(&mut self, token: Token, opens_verdict: bool, logprobs: Option<Logprobs>) {
         let position = self.settled;
         let sent = self.is_sent(position);
         let agrees = self.sequence.tokens().get(position) == Some(&token);
@@ -125,8 +121,7 @@ impl Device {
             (true, false) => Provenance::Corrected,
             (false, _) => Provenance::Bonus,
         };
-        self.emit(token, provenance, logprobs);
-        provenance
+        self.emit(Emitted { position, token, provenance, opens_verdict, logprobs });
     }
 
     /// Counts a reply that brought nothing; false, and the session has failed, if there were too many in a row.

@@ -159,8 +159,8 @@ impl Sessions {
             while let Some(action) = device.poll() {
                 match action {
                     Action::Send(request) => self.engine.request(id, request).await,
-                    Action::Emit(Emitted { position, token, provenance, logprobs }) => {
-                        let token = Generated { token, position, provenance, logprobs };
+                    Action::Emit(Emitted { position, token, provenance, opens_verdict, logprobs }) => {
+                        let token = Generated { token, position, provenance, opens_verdict, logprobs };
                         if events.send(Event::Token(token)).await.is_err() {
                             break 'answer FinishReason::Stop;
                         }
