@@ -5,6 +5,7 @@
 //! tokens, stop strings) is refused.
 
 mod depth;
+mod references;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils::catch_unwind;
 use llguidance::{JsonCompileOptions, ParserFactory, TokenParser};
+pub use references::resolve_references;
 use sled_core::Token;
 use sled_core::sampler::{Constraint, Grammar, GrammarText, Matcher, TokenSet};
 use sled_core::sequence::common_prefix;
@@ -167,6 +169,7 @@ pub fn bound_white_space(schema: &mut serde_json::Value) {
 
 fn top_level(text: &GrammarText) -> Result<TopLevelGrammar, String> {
     let json = |mut schema| {
+        resolve_references(&mut schema);
         bound_white_space(&mut schema);
         TopLevelGrammar::from_json_schema(schema)
     };
