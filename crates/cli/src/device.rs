@@ -7,10 +7,11 @@ use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
 use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
-use sled_model::chat::{ChatTemplate, Message};
+use sled_model::chat::{Extras, Message};
 use sled_model::drafter::ModelDrafter;
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
+use sled_model::prompt::ChatPrompts;
 use sled_model::workers::Workers;
 
 use crate::args::DeviceArgs;
@@ -99,10 +100,11 @@ pub fn device_name(draft: &str) -> String {
 
 /// The tokens of a conversation that the model is to continue.
 pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<Token>> {
-    let (vocab, messages) = (vocab.clone(), messages.to_vec());
+    let vocab = vocab.clone();
+    let messages = messages.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
     let tokens = Workers::shared().run_blocking(move || {
-        let Some(template) = ChatTemplate::of(&vocab)? else { return Ok(None) };
-        vocab.tokenize(&template.render(&messages, true)?, false, true).map(Some)
+        let Some(prompts) = ChatPrompts::of(&vocab)? else { return Ok(None) };
+        prompts.tokens(messages, Extras::default(), true, false, usize::MAX).map(Some)
     })??;
     let none = "the target model has no chat template; use `sled run --raw` with a text to continue";
     Ok(tokens.ok_or_else(|| Usage(none.to_owned()))?)
@@ -136,6 +138,7 @@ pub fn vocabulary_folder() -> anyhow::Result<PathBuf> {
     Ok(cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?.join("sled").join("vocabularies"))
 }
 
-fn hostname() -> String {
+/// What this machine is called.
+pub fn hostname() -> String {
     std::fs::read_to_string("/etc/hostname").map_or_else(|_| "device".to_owned(), |name| name.trim().to_owned())
 }

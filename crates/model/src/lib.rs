@@ -7,6 +7,7 @@ pub mod error;
 pub mod grammar;
 pub mod llama;
 pub mod ngram;
+pub mod prompt;
 pub mod reference;
 pub mod synthetic;
 pub mod workers;
