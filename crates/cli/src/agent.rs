@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use sled_api::Settings;
 use sled_api::backend::DrafterCard;
 use sled_core::device::Resilience;
 use sled_device::agent::{Agent, AgentOptions, Drafter, Http, Target};
@@ -13,7 +12,7 @@ use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
-use crate::serve::interrupted;
+use crate::serve::{api_settings, interrupted};
 use crate::{Usage, models, show};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
@@ -30,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Answers until interrupted.
 pub async fn agent(args: AgentArgs) -> anyhow::Result<()> {
-    let settings = Settings { api_key: args.api_key.clone(), ..Settings::default() };
+    let settings = api_settings(args.api_key.clone(), args.cors.clone());
     let http = Http::bind(SocketAddr::new(args.host, args.port), settings).await?;
     let (agent, introduction) = tokio::select! {
         agent = start(&args) => agent?,

@@ -28,11 +28,18 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How the HTTP API is offered.
+pub fn api_settings(api_key: Option<String>, origins: Vec<sled_api::Origin>) -> sled_api::Settings {
+    let name = device::hostname();
+    let hosts = if name.is_empty() { Vec::new() } else { vec![format!("{name}.local"), name] };
+    sled_api::Settings { api_key, origins, hosts, ..Default::default() }
+}
+
 /// Loads the model and listens; on the HTTP port already while it loads.
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let http = match args.http_port {
         Some(port) => {
-            let settings = sled_api::Settings { api_key: args.api_key.clone(), ..Default::default() };
+            let settings = api_settings(args.api_key.clone(), args.cors.clone());
             Some(Http::bind(SocketAddr::new(args.host, port), settings).await?)
         }
         None => None,

@@ -253,7 +253,7 @@ async fn two_hundred_sessions_are_watched_by_five_and_nobody_notices() {
     let watching: Vec<_> = (0..5).map(|_| tokio::spawn(frames(server.http, 3))).collect();
     // One that reads nothing at all holds up nobody.
     let mut deaf = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut deaf, b"GET /events HTTP/1.1\r\nhost: sled\r\n\r\n").await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut deaf, b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let working = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let answers: Vec<_> = (0..200)
         .map(|i| {

@@ -21,6 +21,11 @@ pub struct AgentArgs {
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 
+    /// Let web pages of this origin use the API, as in https://app.example.com; may be given several times [default: only the
+    /// pages that come from here]
+    #[arg(long, env = "SLED_CORS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors: Vec<sled_api::Origin>,
+
     /// Requests that are answered at once; more take turns
     #[arg(long, visible_alias = "np", env = "SLED_PARALLEL", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,

@@ -143,6 +143,11 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 
+    /// Let web pages of this origin use the API, as in https://app.example.com; may be given several times [default: only the
+    /// pages that come from here]
+    #[arg(long, env = "SLED_CORS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors: Vec<sled_api::Origin>,
+
     /// Tokens that the KV cache holds, over all sessions
     #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..))]
     pub ctx_size: u32,
@@ -188,6 +193,7 @@ impl ServeArgs {
             port: 0,
             http_port: None,
             api_key: None,
+            cors: Vec::new(),
             ctx_size,
             threads: None,
             parallel,

@@ -34,8 +34,8 @@ impl Http {
         let address = listener.local_addr().map_err(refused)?;
         let api = Api::new(settings);
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, sled_api::router(&api).merge(sled_api::pages::chat()))
-            .with_graceful_shutdown(async {
+        let serving =
+            axum::serve(listener, sled_api::router(&api, sled_api::pages::chat())).with_graceful_shutdown(async {
                 let _dropped = stopped.await;
             });
         Ok(Self { address, api, stop, serving: tokio::spawn(serving.into_future()) })

@@ -52,7 +52,7 @@ impl Http {
         let api = Api::new(settings);
         let figures = Arc::new(OnceLock::new());
         let watched = Router::new().route("/events", get(events)).with_state(Arc::clone(&figures));
-        let router = sled_api::router(&api).merge(sled_api::pages::dashboard()).merge(watched);
+        let router = sled_api::router(&api, sled_api::pages::dashboard().merge(watched));
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(async {
             let _dropped = stopped.await;
