@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `backend.rs` | what is asked of whatever generates |
 //! | `router.rs` | the routes, keys, names and bodies of requests |
+//! | `body.rs` | how much memory requests may take |
+//! | `origin.rs` | pages of other sites, which may not ask unless they are named |
 //! | `openai/` | what requests may say, and what they are answered |
 //! | `generation.rs` | how a job's events become text |
 //! | `stream.rs` | answers in pieces, and readers that are slow or gone |
@@ -14,12 +16,14 @@
 //! | `metrics.rs` | figures about requests |
 
 pub mod backend;
+mod body;
 mod error;
 mod generation;
 mod grammar;
 mod metrics;
 mod openai;
 mod openapi;
+mod origin;
 pub mod pages;
 mod router;
 mod state;
@@ -27,5 +31,6 @@ mod stream;
 mod tools;
 
 pub use error::Error;
+pub use origin::{NotAnOrigin, Origin};
 pub use router::router;
 pub use state::{Api, Settings};

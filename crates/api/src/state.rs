@@ -7,13 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus_client::registry::Registry;
 use sled_core::Token;
 use sled_core::sampler::{Grammar, GrammarText};
-use sled_model::chat::ChatTemplate;
+use sled_model::prompt::ChatPrompts;
 use sled_model::workers::Workers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
+use crate::body::Budget;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::tools;
 
 /// The most requests that are under way at once; each may hold a body and an answer in memory.
@@ -26,6 +28,10 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// Other names for the model.
     pub aliases: Vec<String>,
+    /// Pages of other sites that may ask.
+    pub origins: Vec<Origin>,
+    /// The names of this machine that it may be asked by, beside its addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 /// The API: what its routes share. It can be listened to before there is a backend. Cloning shares it.
@@ -40,6 +46,7 @@ struct Shared {
     registry: Mutex<Registry>,
     metrics: Arc<Metrics>,
     open: Arc<Semaphore>,
+    budget: Budget,
 }
 
 enum Phase {
@@ -60,6 +67,7 @@ impl Api {
             registry: Mutex::new(registry),
             metrics,
             open: Arc::new(Semaphore::new(OPEN_REQUESTS)),
+            budget: Budget::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -108,8 +116,18 @@ impl Api {
         }
     }
 
+    /// How it is offered.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// The memory that requests may take.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     /// A place among the requests that are under way.
@@ -130,8 +148,8 @@ impl Api {
 /// A backend, with what follows from its vocabulary.
 pub(crate) struct Served {
     pub(crate) backend: Arc<dyn Backend>,
-    /// `None` if the model has none, an error if it cannot be used.
-    pub(crate) template: Result<Option<ChatTemplate>, sled_model::Error>,
+    /// How chats become tokens; `None` if the model has no chat template, an error if it cannot be used.
+    pub(crate) prompts: Result<Option<ChatPrompts>, sled_model::Error>,
     /// Whether the template teaches to call tools in the way that [`tools`] reads.
     pub(crate) calls_tools: bool,
     /// Control tokens that mark tool calls: they are text where tools may be called.
@@ -147,11 +165,11 @@ impl Served {
     fn new(backend: Arc<dyn Backend>, aliases: &[String]) -> Result<Self, Error> {
         let vocab = backend.vocab();
         let of = vocab.clone();
-        let template = Workers::shared().run_blocking(move || ChatTemplate::of(&of)).and_then(|template| template);
-        if let Err(error) = &template {
+        let prompts = Workers::shared().run_blocking(move || ChatPrompts::of(&of)).and_then(|prompts| prompts);
+        if let Err(error) = &prompts {
             tracing::warn!("chats are refused: {error}");
         }
-        let calls_tools = template.is_ok() && vocab.chat_template().is_some_and(tools::teaches);
+        let calls_tools = prompts.is_ok() && vocab.chat_template().is_some_and(tools::teaches);
         let mut markers = Vec::new();
         for marker in [tools::OPEN, tools::CLOSE] {
             if let [token] = vocab.tokenize(marker, false, true)?[..]
@@ -162,7 +180,7 @@ impl Served {
         }
         let fingerprint = format!("sled-{}-{}", env!("CARGO_PKG_VERSION"), vocab.fingerprint());
         Ok(Self {
-            template,
+            prompts,
             calls_tools,
             markers,
             aliases: aliases.to_vec(),
@@ -178,14 +196,17 @@ impl Served {
         compiled.map_err(|error| Error::invalid(param, error.to_string()))
     }
 
+    /// How many bytes a text may have that can fit the context.
+    pub(crate) fn longest_text(&self) -> usize {
+        self.backend.model().context.saturating_mul(self.backend.vocab().longest_piece())
+    }
+
     /// The tokens of a text of the request.
     pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
-        let vocab = self.backend.vocab();
-        let most = self.backend.model().context.saturating_mul(vocab.longest_piece());
-        if text.len() > most {
+        if text.len() > self.longest_text() {
             return Err(sled_model::Error::TextTooLong { bytes: text.len() }.into());
         }
-        Ok(vocab.tokenize(text, add_special, parse_special)?)
+        Ok(self.backend.vocab().tokenize(text, add_special, parse_special)?)
     }
 
     /// The bytes that a token stands for in an answer; with `tools`, the marks of tool calls are among them.

@@ -9,7 +9,7 @@ use sled_core::text::TextStream;
 use utoipa::ToSchema;
 
 use super::chat::ChatRequest;
-use super::parse;
+use super::members::Members;
 use crate::error::{Error, ErrorBody};
 use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
@@ -134,8 +134,8 @@ impl TokenizeRequest {
         let tokens = match (&self.prompt, chat) {
             (Some(prompt), _) => served.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
             (None, Some(chat)) => {
-                let text = chat.render(served, self.add_generation_prompt.unwrap_or(true))?;
-                served.tokenize(&text, self.add_special_tokens.unwrap_or(false), true)?
+                let add_special = self.add_special_tokens.unwrap_or(false);
+                chat.prompt(served, self.add_generation_prompt.unwrap_or(true), add_special)?
             }
             (None, None) => {
                 return Err(Error::invalid(
@@ -150,6 +150,17 @@ impl TokenizeRequest {
     }
 }
 
+impl DetokenizeRequest {
+    fn answer(&self, served: &Served) -> Result<Detokenized, Error> {
+        check(&self.tokens, served, "tokens")?;
+        let mut text = TextStream::default();
+        let vocab = served.backend.vocab();
+        let mut content: String = self.tokens.iter().map(|&token| text.push(&vocab.piece(token, true))).collect();
+        content.push_str(&text.finish());
+        Ok(Detokenized { prompt: content.clone(), content })
+    }
+}
+
 /// The tokens of a text.
 #[utoipa::path(
     post, path = "/tokenize", tag = "Tokens", request_body = TokenizeRequest,
@@ -157,10 +168,17 @@ impl TokenizeRequest {
 )]
 pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let request: TokenizeRequest = parse(&call.body)?;
-    served.check_model(request.model.as_deref())?;
-    let chat = request.messages.map(|_there| parse::<ChatRequest>(&call.body)).transpose()?;
-    let (answer, _place) = prepare(call.caller, call.place, move || request.answer(chat.as_ref(), &served)).await?;
+    let Call { mut body, caller, place, .. } = call;
+    let (answer, _place) = prepare(caller, place, move || {
+        let members = Members::of(&mut body)?;
+        let request: TokenizeRequest = members.read()?;
+        served.check_model(request.model.as_deref())?;
+        let chat: Option<ChatRequest> = request.messages.map(|_there| members.read()).transpose()?;
+        members.finish()?;
+        body.weigh(chat.as_ref().map_or(0, ChatRequest::weight_of_arguments))?;
+        request.answer(chat.as_ref(), &served)
+    })
+    .await?;
     Ok(Json(answer).into_response())
 }
 
@@ -171,16 +189,14 @@ pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Respo
 )]
 pub(crate) async fn detokenize(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let request: DetokenizeRequest = parse(&call.body)?;
-    served.check_model(request.model.as_deref())?;
-    check(&request.tokens, &served, "tokens")?;
-    let spell = move || {
-        let mut text = TextStream::default();
-        let vocab = served.backend.vocab();
-        let mut content: String = request.tokens.iter().map(|&token| text.push(&vocab.piece(token, true))).collect();
-        content.push_str(&text.finish());
-        Ok(content)
-    };
-    let (content, _place) = prepare(call.caller, call.place, spell).await?;
-    Ok(Json(Detokenized { prompt: content.clone(), content }).into_response())
+    let Call { mut body, caller, place, .. } = call;
+    let (answer, _place) = prepare(caller, place, move || {
+        let members = Members::of(&mut body)?;
+        let request: DetokenizeRequest = members.read()?;
+        members.finish()?;
+        served.check_model(request.model.as_deref())?;
+        request.answer(&served)
+    })
+    .await?;
+    Ok(Json(answer).into_response())
 }
