@@ -20,10 +20,10 @@ const TIME: Duration = Duration::from_secs(30);
 /// What each request may take without being counted, in bytes: short ones are let in whatever else is under way.
 const OWN: usize = 1 << 20;
 /// What requests may take together beyond that, in bytes.
-const TOGETHER: usize = 256 << 20;
+const TOGETHER: usize = 512 << 20;
 /// What one request may take, in bytes.
-const MOST: usize = 128 << 20;
-/// What a byte of a body comes to: it is received, read, put into a template, and rendered.
+const MOST: usize = 288 << 20;
+/// What a byte of a body comes to until it is read.
 const BYTE: usize = 4;
 
 /// What all requests may take.

@@ -199,17 +199,17 @@ impl Served {
         compiled.map_err(|error| Error::invalid(param, error.to_string()))
     }
 
+    /// How many bytes a text may have that can fit the context.
+    pub(crate) fn longest_text(&self) -> usize {
+        self.backend.model().context.saturating_mul(self.backend.vocab().longest_piece())
+    }
+
     /// The tokens of a text of the request.
     pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
         if text.len() > self.longest_text() {
             return Err(sled_model::Error::TextTooLong { bytes: text.len() }.into());
         }
         Ok(self.backend.vocab().tokenize(text, add_special, parse_special)?)
-    }
-
-    /// How many bytes a text may have that fits the context, whatever it says.
-    pub(crate) fn longest_text(&self) -> usize {
-        self.backend.model().context.saturating_mul(self.backend.vocab().longest_piece())
     }
 
     /// The bytes that a token stands for in an answer; with `tools`, the marks of tool calls are among them.

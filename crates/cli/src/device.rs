@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use serde_json::json;
 use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
@@ -111,11 +110,11 @@ pub fn device_name(draft: &str) -> String {
 
 /// The tokens of a conversation that the model is to continue.
 pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<Token>> {
-    let (vocab, messages) = (vocab.clone(), messages.to_vec());
+    let vocab = vocab.clone();
+    let messages = messages.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
     let tokens = Workers::shared().run_blocking(move || {
         let Some(prompts) = ChatPrompts::of(&vocab)? else { return Ok(None) };
-        let messages = messages.iter().map(|Message { role, content }| json!({ "role": role, "content": content }));
-        prompts.tokens(messages.collect(), Extras::default(), true, false, Vocab::LONGEST_TEXT).map(Some)
+        prompts.tokens(messages, Extras::default(), true, false, Vocab::LONGEST_TEXT).map(Some)
     })??;
     let none = "the target model has no chat template; use `sled run --raw` with a text to continue";
     Ok(tokens.ok_or_else(|| Usage(none.to_owned()))?)

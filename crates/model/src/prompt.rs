@@ -32,10 +32,10 @@ impl ChatPrompts {
     /// The tokens of a chat, as [`ChatTemplate::render_with`] renders it. Control tokens are those that the template itself
     /// writes: where messages, tools or variables spell one, it is text.
     ///
-    /// With `add_special`, what the model wants at the ends of a text is added. The rendered prompt may have `longest` bytes.
+    /// With `add_special`, what the model wants at the ends of a text is added.
     ///
     /// # Errors
-    /// If the template refuses the messages, or the prompt is too long.
+    /// If the template refuses the messages, or makes more than `longest` bytes of them.
     pub fn tokens(
         &self,
         mut messages: Vec<Value>,

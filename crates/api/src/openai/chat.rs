@@ -265,9 +265,12 @@ impl ChatRequest {
             self.messages.iter().enumerate().map(|(index, message)| message.for_template(index)).collect();
         let tools = self.functions()?.into_iter().map(Function::for_template).collect();
         let extras = Extras { tools, variables: self.chat_template_kwargs.clone().unwrap_or_default() };
-        prompts
-            .tokens(messages?, extras, add_generation_prompt, add_special, served.longest_text())
-            .map_err(|error| Error::invalid("messages", error.to_string()))
+        let longest = served.longest_text();
+        let tokens = prompts.tokens(messages?, extras, add_generation_prompt, add_special, longest);
+        tokens.map_err(|error| match error {
+            sled_model::Error::ChatTemplate(_) => Error::invalid("messages", error.to_string()),
+            error => error.into(),
+        })
     }
 
     /// The functions that may be called.
@@ -326,8 +329,8 @@ pub(crate) struct ChatBody {
 }
 
 impl ChatBody {
-    fn read(mut body: Received) -> Result<Self, Error> {
-        let members = Members::of(&mut body)?;
+    fn read(body: &mut Received) -> Result<Self, Error> {
+        let members = Members::of(body)?;
         refuse_constraints(&members)?;
         let read = Self { request: members.read()?, options: members.read()? };
         members.finish()?;
@@ -369,10 +372,10 @@ impl ChatBody {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { id, client, caller, body, place } = call;
+    let Call { id, client, caller, body: mut received, place } = call;
     let preparing = Arc::clone(&served);
     let work = move || {
-        let body = ChatBody::read(body)?;
+        let body = ChatBody::read(&mut received)?;
         preparing.check_model(body.options.model.as_deref())?;
         let (job, tools) = body.job(&preparing, &id)?;
         let mut maker = Maker::new(&preparing, &id, &body.options, body.request.logprobs.unwrap_or(false));

@@ -60,8 +60,8 @@ pub(crate) struct CompletionBody {
 }
 
 impl CompletionBody {
-    fn read(mut body: Received) -> Result<Self, Error> {
-        let members = Members::of(&mut body)?;
+    fn read(body: &mut Received) -> Result<Self, Error> {
+        let members = Members::of(body)?;
         refuse_constraints(&members)?;
         let read = Self { request: members.read()?, options: members.read()? };
         members.finish()?;
@@ -281,10 +281,10 @@ fn reason(end: &End) -> &'static str {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let Call { id, client, caller, body, place } = call;
+    let Call { id, client, caller, body: mut received, place } = call;
     let preparing = Arc::clone(&served);
     let work = move || {
-        let body = CompletionBody::read(body)?;
+        let body = CompletionBody::read(&mut received)?;
         preparing.check_model(body.options.model.as_deref())?;
         let job = body.job(&preparing, &id)?;
         let streamed = body.options.stream.unwrap_or(false);

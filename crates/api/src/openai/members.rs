@@ -16,6 +16,10 @@ use crate::error::Error;
 const VALUE: usize = 512;
 /// The same of a value in a list of tokens.
 const TOKEN: usize = 128;
+/// What a byte of a text comes to while it is put into a template, rendered and tokenised, in bytes.
+const TEXT: usize = 60;
+/// The shortest that a value can be that is not its bytes' text, in bytes.
+const SHORT: usize = 8;
 /// The members that are lists of tokens.
 const TOKENS: [&str; 2] = ["prompt", "tokens"];
 
@@ -51,9 +55,7 @@ impl<'a> Members<'a> {
             .map(|found| Some((serde_json::from_slice(body.get(found.name.clone())?).ok()?, found)))
             .collect();
         let named = named.ok_or_else(|| no_object(body))?;
-        let weights = named
-            .iter()
-            .map(|(name, found)| found.values * if TOKENS.contains(&name.as_str()) { TOKEN } else { VALUE });
+        let weights = named.iter().map(|(name, found)| found.weight(name));
         body.weigh(weights.sum())?;
         let body: &'a Received = body;
         let member = |(name, found): (String, Found)| Member {
@@ -175,6 +177,14 @@ struct Found {
     value: Range<usize>,
     /// How many values and names there are in the value, itself included; at least.
     values: usize,
+}
+
+impl Found {
+    /// What the member of this name comes to in memory, in bytes, beyond what its text does.
+    fn weight(&self, name: &str) -> usize {
+        let value = if TOKENS.contains(&name) { TOKEN } else { VALUE };
+        value * self.values + TEXT * self.value.len().saturating_sub(SHORT * self.values)
+    }
 }
 
 /// Finds the members of an object. It does not look at what it need not; whoever reads the members does.
