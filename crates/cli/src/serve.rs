@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use sled_core::Token;
 use sled_model::Model;
 use sled_model::grammar::Compiler;
-use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, Vocab, vocabulary_file};
+use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
 use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};
@@ -51,6 +50,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         }
         None => None,
     };
+    let shared = read_texts(&args.shared_prefix)?;
     let path = models::locate(&args.model)?;
     let model = LlamaModel::load(&path, &device::load_options(args.gpu_layers))?;
     let options = EngineOptions {
@@ -89,23 +89,23 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         limits: args.listen.limits(),
         grace: args.listen.grace,
     };
-    let shared = shared_prefixes(&args.shared_prefix, &vocab)?;
+    // As chats are read: names of control tokens stand for these.
+    let shared: Result<_, _> = shared.iter().map(|text| vocab.tokenize(text, false, true)).collect();
     let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
-    server = server.with_grammars(Arc::new(Compiler::new(&vocab))).with_shared_prefixes(shared);
+    server = server.with_grammars(Arc::new(Compiler::new(&vocab))).with_shared_prefixes(shared?);
     if let Some(http) = http {
         server.serve_http(http, Front { vocab, threads: options.threads })?;
     }
     Ok(server)
 }
 
-/// The tokens of the texts in `files`, which are as the model's template writes them: names of control tokens stand for these.
-fn shared_prefixes(files: &[PathBuf], vocab: &Vocab) -> anyhow::Result<Vec<Vec<Token>>> {
-    let tokens = |file: &PathBuf| {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read the shared prefix {}; give a text file in UTF-8", file.display()))?;
-        Ok(vocab.tokenize(&text, false, true)?)
+/// The texts in `files`.
+fn read_texts(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the shared prefix {}; give a text file in UTF-8", file.display()))
     };
-    files.iter().map(tokens).collect()
+    files.iter().map(read).collect()
 }
 
 fn summary(stats: &EngineStats) -> String {
