@@ -276,4 +276,8 @@ fn a_prompt_that_open_sessions_bring_counts_as_one_that_waits() {
     assert_eq!(bench.server.request(bench.now, ids[1], context(3, 2)), None);
     let reason = "the server is busy: 2 prompts wait to be read; try again in 20 s".to_owned();
     assert_eq!(bench.server.request(bench.now, ids[2], context(2, 1)), Some(Reply::Closing(reason)));
+    // Whoever has none that waits is let in all the same.
+    assert!(bench.server.open(bench.now, OWNER).is_err());
+    let other = bench.server.open(bench.now, Owner(2)).unwrap();
+    assert_eq!(bench.server.request(bench.now, other, context(4, 1)), None);
 }

@@ -27,7 +27,7 @@ mod schedule;
 mod scheduling;
 mod session;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use batch::{Plan, Step, Waits};
@@ -42,7 +42,7 @@ use session::{Session, Wants};
 
 use crate::Token;
 use crate::acceptance::AcceptedAt;
-use crate::message::{ContextUpdate, Reply, Request};
+use crate::message::{Reply, Request};
 
 /// Names a session within one run of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -301,34 +301,46 @@ impl Server {
     /// # Errors
     /// If the server is busy; and how long it is likely to be.
     pub fn open(&mut self, now: Duration, owner: Owner) -> Result<SessionId, (Busy, Duration)> {
-        self.admit()?;
+        self.admit_of(Some(owner))?;
         let id = SessionId(self.next_id);
         self.next_id += 1;
         self.sessions.insert(id, Session::new(now, owner));
         Ok(id)
     }
 
-    /// Whether another session may be opened now.
+    /// Whether another session may be opened now, whoever it is of.
     ///
     /// # Errors
     /// As [`Server::open`].
     pub fn admit(&self) -> Result<(), (Busy, Duration)> {
+        self.admit_of(None)
+    }
+
+    fn admit_of(&self, owner: Option<Owner>) -> Result<(), (Busy, Duration)> {
         if self.sessions.len() >= self.config.sessions {
             return Err((Busy::Sessions(self.sessions.len()), SOONEST));
         }
-        self.admit_prompt(None)
+        self.admit_prompt(owner, None)
     }
 
-    /// Whether another text may wait to be read: that of `id`, if it is of one of the sessions.
-    fn admit_prompt(&self, id: Option<SessionId>) -> Result<(), (Busy, Duration)> {
+    /// Whether another text of `owner` may wait to be read beside those of other sessions than `id`. Where too many wait, whoever has
+    /// less than its share of them is let in all the same.
+    fn admit_prompt(&self, owner: Option<Owner>, id: Option<SessionId>) -> Result<(), (Busy, Duration)> {
         if self.sessions.len() < self.config.queue {
             return Ok(());
         }
-        let readers =
-            self.sessions.iter().filter(|&(&other, session)| id != Some(other) && session.wants() == Wants::Reading);
-        let unread = readers.map(|(_, session)| session.unread());
-        let (prompts, rows) = unread.fold((0, 0), |(prompts, rows), unread| (prompts + 1, rows + unread));
-        if prompts >= self.config.queue {
+        let (mut prompts, mut rows, mut own) = (0, 0, 0);
+        let mut owners = BTreeSet::new();
+        for (_, session) in self.sessions.iter().filter(|&(&other, _)| id != Some(other)) {
+            if session.wants() == Wants::Reading {
+                prompts += 1;
+                rows += session.unread();
+                own += usize::from(owner == Some(session.owner));
+                owners.insert(session.owner);
+            }
+        }
+        let share = (self.config.queue / owners.len().max(1)).max(1);
+        if prompts >= self.config.queue && owner.is_none_or(|_| own >= share) {
             let time = Duration::try_from_secs_f64(self.cost.pass(rows as f64)).unwrap_or(LATEST);
             return Err((Busy::Queue(prompts), time.clamp(SOONEST, LATEST)));
         }
@@ -351,10 +363,9 @@ impl Server {
     /// too many wait to be read: then the session ends, and its device asks another server, or is told when it opens the next
     /// session how long to wait.
     pub fn request(&mut self, now: Duration, id: SessionId, request: Request) -> Option<Reply> {
-        let is_new = |update: &ContextUpdate| self.sessions.get(&id).is_some_and(|session| update.turn > session.turn);
         if let Request::Context(update) = &request
-            && is_new(update)
-            && let Err((busy, after)) = self.admit_prompt(Some(id))
+            && let Some(session) = self.sessions.get(&id).filter(|session| update.turn > session.turn)
+            && let Err((busy, after)) = self.admit_prompt(Some(session.owner), Some(id))
         {
             return Some(Reply::Closing(format!("{busy}; try again in {:.0} s", after.as_secs_f64().ceil())));
         }
