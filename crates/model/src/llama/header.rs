@@ -74,7 +74,6 @@ fn numbers(keys: &Keys) -> Option<&'static str> {
     }
     let epsilons = ["layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"];
     let epsilon = |key| keys.header.float(&keys.name(&format!("attention.{key}")));
-    // Not a number is not at least 0 either.
     let wrong = epsilons.into_iter().filter_map(epsilon).any(|epsilon| epsilon.is_nan() || epsilon < 0.0);
     wrong.then_some("the epsilon of its norms is no number, or less than 0")
 }

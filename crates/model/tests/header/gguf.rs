@@ -48,11 +48,14 @@ pub fn truth(truth: bool) -> Value {
     Value { kind: BOOL, bytes: vec![u8::from(truth)] }
 }
 
+/// A tensor's name and shape.
+pub type Tensor = (String, Vec<u64>);
+
 /// A file: its metadata, and its tensors, all of 32-bit floats, by name and shape.
 #[derive(Clone)]
 pub struct File {
     pub metadata: Vec<(String, Value)>,
-    pub tensors: Vec<(String, Vec<u64>)>,
+    pub tensors: Vec<Tensor>,
     /// What is said to be the number of tensors and of values, if not the truth.
     pub counts: Option<(u64, u64)>,
 }

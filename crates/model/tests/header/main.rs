@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use gguf::{
-    ARRAY, BOOL, F32, F64, File, I8, I16, I32, I64, STRING, U8, U16, U32, U64, Value, array, float, number, string,
-    text, tiny, truth,
+    ARRAY, BOOL, F32, F64, File, I8, I16, I32, I64, STRING, Tensor, U8, U16, U32, U64, Value, array, float, number,
+    string, text, tiny, truth,
 };
 use sled_core::step::Row;
 use sled_model::Model;
@@ -238,6 +238,15 @@ fn vocabularies() -> Vec<(String, File)> {
             files.push((format!("tokenizer {model} with pieces {pieces}"), file));
         }
     }
+    // A tokeniser that looks texts up in a table which comes with it.
+    for (len, byte) in [(4usize, 0u8), (8, 1), (64, 255), (4096, 0), (4096, 85), (4096, 171)] {
+        let mut table = vec![byte; len];
+        table[..4].copy_from_slice(&(len as u32 / 8 * 4).to_le_bytes());
+        let mut file = tiny();
+        file.set("tokenizer.ggml.model", Some(text("t5")));
+        file.set("tokenizer.ggml.precompiled_charsmap", Some(array(U8, table.into_iter().map(|byte| vec![byte]))));
+        files.push((format!("a table of {len} times {byte}"), file));
+    }
     for pre in [
         "default",
         "llama-bpe",
@@ -257,15 +266,12 @@ fn vocabularies() -> Vec<(String, File)> {
     files
 }
 
-/// Tensors of a header: the name and the dimensions of each.
-type Tensors = Vec<(String, Vec<u64>)>;
-
 /// Tensors that are missing, misshapen or not where they should be.
 fn tensors() -> Vec<(String, File)> {
     let original = tiny();
     let mut files = Vec::new();
     for at in 0..original.tensors.len() {
-        let mut change = |what: &str, change: &dyn Fn(&mut Tensors)| {
+        let mut change = |what: &str, change: &dyn Fn(&mut Vec<Tensor>)| {
             let mut file = tiny();
             change(&mut file.tensors);
             files.push((format!("tensor {} {what}", original.tensors[at].0), file));
