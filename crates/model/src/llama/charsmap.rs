@@ -28,11 +28,11 @@ impl Walk<'_> {
             for byte in (1..=0xf4).filter(|byte| !(0xc0..=0xc1).contains(byte)) {
                 let child = place ^ byte;
                 let Some(&node) = self.nodes.get(child as usize) else { return true };
-                if node & (1 << 31 | 0xff) != byte {
+                if node & ((1 << 31) | 0xff) != byte {
                     continue;
                 }
                 let next = child ^ base(node);
-                if node >> 8 & 1 == 1 {
+                if (node >> 8) & 1 == 1 {
                     let Some(value) = self.nodes.get(next as usize) else { return true };
                     if (value & !(1 << 31)) as usize >= self.ends {
                         return true;
@@ -49,7 +49,7 @@ impl Walk<'_> {
 
 /// By what a node's number differs from those of its children, apart from their bytes.
 fn base(node: u32) -> u32 {
-    (node >> 10) << ((node & 1 << 9) >> 6)
+    (node >> 10) << ((node & (1 << 9)) >> 6)
 }
 
 #[cfg(test)]
