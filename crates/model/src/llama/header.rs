@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::charsmap;
 use super::ffi::Gguf;
 
 /// The most layers, and the most experts in a layer, that llama.cpp has room for (`LLAMA_MAX_LAYERS`, `LLAMA_MAX_EXPERTS`).
@@ -83,6 +84,9 @@ fn vocabulary(header: &Gguf) -> Option<&'static str> {
         Some("bert") => return Some("its tokeniser is one for encoders"),
         Some("rwkv") => return Some("its tokeniser is one for recurrent models"),
         _ => {}
+    }
+    if header.bytes("tokenizer.ggml.precompiled_charsmap").is_some_and(|table| charsmap::leads_astray(&table)) {
+        return Some("the table of characters that its tokeniser replaces is broken");
     }
     let pieces = header.texts("tokenizer.ggml.tokens")?;
     let mut seen = HashSet::with_capacity(pieces.len());

@@ -10,6 +10,7 @@
 //! | [`System`] | what llama.cpp was built for, and what it finds here |
 //! | [`requantize`] | makes a copy of a model file in another precision |
 
+mod charsmap;
 mod convert;
 mod engine;
 mod ffi;

@@ -239,7 +239,7 @@ fn vocabularies() -> Vec<(String, File)> {
         }
     }
     // A tokeniser that looks texts up in a table which comes with it.
-    for (len, byte) in [(4usize, 0u8), (8, 1), (64, 255), (4096, 0), (4096, 85), (4096, 171)] {
+    for (len, byte) in [(4usize, 0u8), (8, 1), (64, 255), (1032, 0), (4096, 0), (4096, 85), (4096, 171)] {
         let mut table = vec![byte; len];
         table[..4].copy_from_slice(&(len as u32 / 8 * 4).to_le_bytes());
         let mut file = tiny();

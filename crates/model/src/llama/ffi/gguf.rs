@@ -86,6 +86,23 @@ impl Gguf {
         (kind == sys::GGUF_TYPE_FLOAT32).then(|| unsafe { sys::gguf_get_val_f32(self.header.as_ptr(), key) })
     }
 
+    /// An array of bytes of the metadata; none if it is not there or something else.
+    pub(crate) fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        let (key, kind) = self.find(key)?;
+        let header = self.header.as_ptr();
+        // SAFETY: the header is alive and the key is in it; the type of the elements is only asked for of an array. There are so
+        // many elements of one byte, which are copied one by one, since the place of none at all may be null.
+        unsafe {
+            if kind != sys::GGUF_TYPE_ARRAY
+                || ![sys::GGUF_TYPE_UINT8, sys::GGUF_TYPE_INT8].contains(&sys::gguf_get_arr_type(header, key))
+            {
+                return None;
+            }
+            let data = sys::gguf_get_arr_data(header, key).cast::<u8>();
+            Some((0..sys::gguf_get_arr_n(header, key)).map(|i| data.add(i).read()).collect())
+        }
+    }
+
     /// An array of texts of the metadata, each up to its first NUL; none if it is not there or something else.
     pub(crate) fn texts(&self, key: &str) -> Option<Vec<Vec<u8>>> {
         let (key, kind) = self.find(key)?;
