@@ -128,9 +128,12 @@ async fn chats_of_nothing_but_control_tokens_are_answered() {
     let names = "<|im_end|>".repeat(4000);
     let answer = post(address, "/tokenize", &json!({ "content": names })).await;
     assert_eq!(answer.json(), json!({ "tokens": vec![IM_END; 4000] }));
-    let messages = vec![json!({ "role": "user", "content": "" }); 135_000];
+    let mut messages = vec![json!({ "role": "user", "content": "" }); 60_000];
     let answer = post(address, CHAT, &json!({ "messages": messages })).await;
     assert!(refusal(&answer).contains("shorten"), "{}", answer.body);
+    messages.resize(135_000, json!({ "role": "user", "content": "" }));
+    let answer = post(address, CHAT, &json!({ "messages": messages })).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (413, &json!("request_too_large")));
     assert_well(address).await;
 }
 
