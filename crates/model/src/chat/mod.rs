@@ -320,7 +320,6 @@ mod tests {
             format!("{doubled}{{{{ ''.join(ns.x) }}}}"),
         ];
         for source in cases {
-            eprintln!("{source}");
             let sentence = rendered(&source).expect_err(&source);
             assert!(sentence.starts_with("the model's chat template cannot be used: "), "{sentence}");
             assert!(sentence.lines().count() == 1 && sentence.len() < 600, "{sentence}");
@@ -343,7 +342,6 @@ mod tests {
             ("[", "1"),
             ("(", "1"),
         ] {
-            eprintln!("{one}");
             let chain = one.repeat(most / one.len());
             let _any = rendered(&format!("{{{{ {chain}{of} }}}}"));
             let _any = rendered(&format!("{{% if {chain}{of} %}}{{% endif %}}"));
@@ -354,7 +352,6 @@ mod tests {
             ("{% for a in b %}", "{% endfor %}"),
             ("{% with %}", "{% endwith %}"),
         ] {
-            eprintln!("{one}");
             let levels = (ChatTemplate::LONGEST_SOURCE - 64) / (one.len() + of.len());
             let _any = rendered(&format!("{}{}", one.repeat(levels), of.repeat(levels)));
         }
@@ -363,7 +360,6 @@ mod tests {
         // Values that hold each other.
         let nested = "{% set ns = namespace(x=1, y=1) %}{% for a in range(300) %}{% for b in range(300) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}{% endfor %}{% endfor %}";
         for end in ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.y }}", "{{ ns.x in [ns.y] }}"] {
-            eprintln!("{end}");
             let _any = rendered(&format!("{nested}{end}"));
         }
         let deepest = "{% set ns = namespace(x=1) %}{% for a in range(450) %}{% for b in range(450) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
