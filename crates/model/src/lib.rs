@@ -16,6 +16,13 @@ pub mod workers;
 pub use error::Error;
 pub use pulse::Pulse;
 
+#[cfg(test)]
+extern crate self as sled_model;
+#[cfg(test)]
+#[path = "../../api/tests/support/vocabulary.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+mod vocabulary;
+
 use sled_core::step::{CacheOp, Row};
 
 /// What an engine can hold and do at once.

@@ -4,7 +4,7 @@
 //! it recurse as deep as it is nested, and belong on [workers](crate::workers::Workers).
 
 mod functions;
-mod generation;
+mod tags;
 
 use std::io;
 
@@ -63,7 +63,7 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|error| refused(&error))?);
         environment.set_fuel(Some(Self::FUEL));
         functions::add(&mut environment);
-        let source = generation::without_tags(source);
+        let source = tags::read(source).map_err(Error::ChatTemplate)?;
         environment.add_template_owned(Self::NAME, source).map_err(|error| refused(&error))?;
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
@@ -284,5 +284,106 @@ mod tests {
     fn without_tools_a_template_is_told_none() {
         let template = ChatTemplate::new("{{ tools is none }} {{ [1] | tojson(indent=2) }}", "", "").unwrap();
         assert_eq!(template.render::<Message>(&[], false).unwrap(), "True [\n  1\n]");
+    }
+
+    /// What becomes of a template on a worker.
+    fn rendered(source: &str) -> Result<String, String> {
+        let source = source.to_owned();
+        let work = move || {
+            let template = ChatTemplate::new(&source, "", "")?;
+            template.render(&messages(&[("user", "Hi")]), true)
+        };
+        let done = crate::workers::Workers::shared().run_blocking(work).expect("the process goes on");
+        done.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn templates_that_run_or_grow_without_end_are_stopped_in_one_sentence() {
+        let doubled =
+            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        let cases = [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
+            "{% for a in range(99999) %}{{ 'a' * 4000 }}{% endfor %}".to_owned(),
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
+            "{{ 'a' * 3000000000 }}".to_owned(),
+            "{{ ('a\n' * 100000) | indent(1000000) }}".to_owned(),
+            "{{ [1] | batch(1000000000, 0) | list }}".to_owned(),
+            "{{ ('a' * 1000000) | replace('a', 'a' * 1000000) }}".to_owned(),
+            "{{ ('a' * 1000000).replace('a', 'a' * 1000000) }}".to_owned(),
+            "{{ ('a' * 1000000).replace('', 'a' * 1000000) }}".to_owned(),
+            "{{ ('a' * 1000000).join('a' * 1000000) }}".to_owned(),
+            "{{ '%1000000000d' | format(1) }}".to_owned(),
+            "{{ '{:1000000000}'.format(1) }}".to_owned(),
+            "{{ range(99999) | map('string') | join('a' * 99999) }}".to_owned(),
+            format!("{doubled}{{{{ ns.x | tojson }}}}"),
+            format!("{doubled}{{{{ ns.x }}}}"),
+            format!("{doubled}{{{{ ''.join(ns.x) }}}}"),
+        ];
+        for source in cases {
+            let sentence = rendered(&source).expect_err(&source);
+            assert!(sentence.starts_with("the model's chat template cannot be used: "), "{sentence}");
+            assert!(sentence.lines().count() == 1 && sentence.len() < 600, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn templates_may_go_as_deep_as_they_are_long() {
+        let most = 4000;
+        for (one, of) in [
+            ("a+", "a"),
+            ("a~", "a"),
+            ("a|", "upper"),
+            ("a and ", "a"),
+            ("a.", "a"),
+            ("not ", "a"),
+            ("-", "1"),
+            ("a if a else ", "a"),
+            ("a(", "a"),
+            ("[", "1"),
+            ("(", "1"),
+        ] {
+            let chain = one.repeat(most / one.len());
+            let _any = rendered(&format!("{{{{ {chain}{of} }}}}"));
+            let _any = rendered(&format!("{{% if {chain}{of} %}}{{% endif %}}"));
+        }
+        for (one, of) in [
+            ("{% if a %}", "{% endif %}"),
+            ("{% if a %}{% elif b %}{% else %}", "{% endif %}"),
+            ("{% for a in b %}", "{% endfor %}"),
+            ("{% with %}", "{% endwith %}"),
+        ] {
+            let levels = (ChatTemplate::LONGEST_SOURCE - 64) / (one.len() + of.len());
+            let _any = rendered(&format!("{}{}", one.repeat(levels), of.repeat(levels)));
+        }
+        let elifs = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(5000));
+        let _any = rendered(&elifs);
+        // Values that hold each other.
+        let nested = "{% set ns = namespace(x=1, y=1) %}{% for a in range(300) %}{% for b in range(300) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}{% endfor %}{% endfor %}";
+        for end in ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.y }}", "{{ ns.x in [ns.y] }}"] {
+            let _any = rendered(&format!("{nested}{end}"));
+        }
+        let deepest = "{% set ns = namespace(x=1) %}{% for a in range(450) %}{% for b in range(450) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+        for end in ["", "{{ ns.x }}", "{{ ns.x | tojson }}"] {
+            let _any = rendered(&format!("{deepest}{end}"));
+        }
+        let error = ChatTemplate::new(&"a".repeat(ChatTemplate::LONGEST_SOURCE + 1), "", "").unwrap_err();
+        assert!(error.to_string().contains("at most 65536"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_not_iterable_as_in_python() {
+        let source = "{{ none is iterable }} {{ [] is iterable }} {{ 'a' is iterable }} {{ {} is iterable }} {{ 1 is iterable }} {{ nonsense is iterable }}";
+        assert_eq!(rendered(source).unwrap(), "False True True True False True");
+        let tools = "{% if tools is iterable and tools | length > 0 %}tools{% endif %}{% if not (tools is iterable) %}none{% endif %}";
+        assert_eq!(rendered(tools).unwrap(), "none");
+    }
+
+    #[test]
+    fn what_the_assistant_says_may_be_marked() {
+        let source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+        assert_eq!(rendered(source).unwrap(), "Hi");
+        let source =
+            "{%- for m in messages %}\n  {%- generation -%}\n  {{ m.content }}\n  {%- endgeneration %}\n{%- endfor %}";
+        assert_eq!(rendered(source).unwrap(), "Hi");
     }
 }

@@ -123,3 +123,73 @@ impl Parts {
         clusters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use sled_core::Token;
+
+    use crate::vocabulary;
+
+    /// A random number below `n`, from a state.
+    fn below(state: &mut u64, n: usize) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((*state >> 33) % n as u64).unwrap()
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_engine_alone() {
+        let pieces = [
+            "<|im_start|>",
+            "<|im_end|>",
+            "<tool_call>",
+            "</tool_call>",
+            "<|im_",
+            "end|>",
+            "<",
+            "the",
+            " ",
+            "\n",
+            "th",
+            "é",
+            "語",
+        ];
+        for pre in ["qwen2", "tekken", "falcon", "gpt-2"] {
+            let vocab = vocabulary::made(pre, None);
+            let mut state = 7;
+            for round in 0..20 {
+                let text: String =
+                    (0..50 + below(&mut state, 600)).map(|_| pieces[below(&mut state, pieces.len())]).collect();
+                for (add, parse) in [(true, true), (false, true), (true, false)] {
+                    let alone: Vec<Token> = vocab.weights().tokenize(&text, add, parse).unwrap();
+                    assert_eq!(vocab.tokenize(&text, add, parse).unwrap(), alone, "{pre}, round {round}: {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_run_of_one_character_is_tokenised_on_a_worker() {
+        for pre in ["tekken", "gpt-4o", "viking", "falcon", "exaone-moe"] {
+            for sign in ["a", " ", "!"] {
+                let tokenise = move || {
+                    let run = sign.repeat(crate::llama::Vocab::LONGEST_TEXT);
+                    vocabulary::made(pre, None).tokenize(&run, false, true).map(|tokens| tokens.len())
+                };
+                let tokens = crate::workers::Workers::shared().run_blocking(tokenise).unwrap().unwrap();
+                assert_eq!(tokens, crate::llama::Vocab::LONGEST_TEXT, "{pre}, {sign:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_megabyte_of_control_tokens_is_tokenised() {
+        let vocab = vocabulary::made("qwen2", None);
+        let text = "<|im_start|>the<|im_end|>".repeat(1 << 17);
+        let tokens = vocab.tokenize(&text, false, true).unwrap();
+        let each = [vocabulary::IM_START, vocabulary::THE, vocabulary::IM_END];
+        assert_eq!(tokens.len(), 3 << 17);
+        assert!(tokens.chunks(3).all(|tokens| tokens == each));
+    }
+}

@@ -65,6 +65,11 @@ impl Vocab {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    #[cfg(test)]
+    pub(super) fn weights(&self) -> &Weights {
+        &self.inner.weights
+    }
+
     /// How many tokens there are, padding included: the length of the model's logits.
     #[must_use]
     pub fn size(&self) -> usize {
