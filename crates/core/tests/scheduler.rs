@@ -393,7 +393,7 @@ fn nothing_is_found_of_what_others_wrote() {
 #[test]
 fn chats_that_take_turns_are_read_once() {
     let mut bench = Bench::new(ServerConfig { assist: Assist::Never, ..config() }, 10 * MS, MS);
-    let template = vec![5; 40];
+    let template = [5; 40];
     let chat = |topic: Token, turns: usize| [&template[..], &vec![topic; 100 * turns]].concat();
     assert_eq!(rows_of_another(&mut bench, OWNER, &chat(1, 1)), 140);
     assert_eq!(rows_of_another(&mut bench, OWNER, &chat(2, 1)), 100, "the template is there");
