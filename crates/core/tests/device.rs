@@ -438,3 +438,41 @@ fn a_server_that_says_much_and_nothing_is_not_listened_to_for_ever() {
         assert!(matches!(bench.finished(), Some(FinishReason::Failed(_))), "{reply:?}");
     }
 }
+
+#[test]
+fn who_lets_the_server_decode_says_so_again_when_half_of_the_tokens_have_come() {
+    let mut device = Device::new(DeviceConfig {
+        policy: None,
+        ahead: Ahead::Nothing,
+        end_of_generation: Arc::from([]),
+        resilience: Resilience::default(),
+    });
+    device.on_connected(Duration::ZERO, 0, Terms { context: 1_000, max_draft: 64 });
+    device.prompt(Duration::ZERO, Prompt { tokens: vec![1, 2], max_tokens: 600, ..Prompt::default() });
+    let mut told = Vec::new();
+    let mut digest = Digest::EMPTY.then_all(&[1, 2]);
+    for from in 2..602 {
+        while let Some(action) = device.poll() {
+            if let Action::Send(Request::Draft(block)) = action {
+                told.push((block.from, block.until));
+            }
+        }
+        digest = digest.then(3);
+        let (tokens, load) = (vec![3], Load::default());
+        let commit =
+            Commit { turn: 1, from, accepted: 0, tokens, digest, rows: 1, unasked: true, logprobs: Vec::new(), load };
+        device.on_reply(Duration::ZERO, Reply::Commit(commit));
+    }
+    assert_eq!(told, [(2, 258), (130, 386), (258, 514), (386, 602)]);
+}
+
+#[test]
+fn an_answer_that_has_ended_does_not_end_again() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    bench.device.stop_at(2);
+    bench.draft(0);
+    bench.device.stop_at(2);
+    bench.draft(0);
+    let ends = bench.actions.iter().filter(|action| matches!(action, Action::Finish(_))).count();
+    assert_eq!(ends, 1, "{:?}", bench.actions);
+}

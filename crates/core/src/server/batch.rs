@@ -1,15 +1,15 @@
-//! The batcher: `plan` a forward pass, let the engine run it, `complete` it.
+//! The batcher: which rows a forward pass has.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::rate::{Brought, Goal};
+use super::rate::Brought;
 use super::schedule::{Batch, Launch};
 use super::scheduling::Assist;
-use super::session::{Pending, Session, Wants};
+use super::session::{Pending, Session};
 use super::{Server, SessionId};
-use crate::message::{Commit, Load, Reply};
+use crate::message::Reply;
 use crate::step::{CacheOp, Row, SequenceId};
 use crate::{Position, Token};
 
@@ -33,16 +33,16 @@ pub struct Step {
     pub rows: Vec<Row>,
     /// How long whoever has rows in it had waited.
     pub waits: Waits,
-    parts: Vec<Part>,
-    planned: Duration,
+    pub(super) parts: Vec<Part>,
+    pub(super) planned: Duration,
     /// How many sessions have rows in it.
-    sharing: u32,
+    pub(super) sharing: u32,
     /// What completing it has brought so far.
-    brought: Brought,
+    pub(super) brought: Brought,
     /// How long it took; `None` until the engine has run it.
-    duration: Option<Duration>,
+    pub(super) duration: Option<Duration>,
     /// What completing it has to tell so far.
-    replies: Vec<(SessionId, Reply)>,
+    pub(super) replies: Vec<(SessionId, Reply)>,
 }
 
 /// How long those who are served by a pass had waited when it was planned.
@@ -76,7 +76,7 @@ impl Step {
     }
 
     /// The tokens of the rows of `part`.
-    fn tokens(&self, part: &Part) -> impl Iterator<Item = Token> {
+    pub(super) fn tokens(&self, part: &Part) -> impl Iterator<Item = Token> {
         self.rows.get(part.rows.clone()).unwrap_or_default().iter().map(|row| row.token)
     }
 
@@ -92,71 +92,29 @@ impl Step {
 
 /// One session's share of a step.
 #[derive(Debug)]
-struct Part {
-    session: SessionId,
-    sequence: SequenceId,
-    epoch: u64,
+pub(super) struct Part {
+    pub(super) session: SessionId,
+    pub(super) sequence: SequenceId,
+    pub(super) epoch: u64,
     /// Its rows among the rows of the step.
-    rows: Range<usize>,
+    pub(super) rows: Range<usize>,
     /// What its rows verify; `None` while its text is not read to the end.
-    verify: Option<Verify>,
+    pub(super) verify: Option<Verify>,
 }
 
 /// Rows that a verdict comes from: one for the last committed token, and one for each draft.
 #[derive(Debug)]
-struct Verify {
+pub(super) struct Verify {
     /// The block that is answered; `None` for a row that no block asked for.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     /// Where the answered block began, and how many of its tokens were committed before.
-    from: Position,
-    known: usize,
+    pub(super) from: Position,
+    pub(super) known: usize,
     /// The row of the last committed token, and how many there are from there on.
-    first: usize,
-    rows: usize,
-    drafts: Vec<Token>,
-    waited: Duration,
-}
-
-impl Verify {
-    /// Learns from what was committed: `accepted` of its drafts, then `tokens`.
-    fn learn(&self, now: Duration, terms: &Terms, session: &mut Session, accepted: usize, tokens: &[Token]) {
-        let (drafted, committed) = (self.drafts.len(), accepted + tokens.len());
-        session.pace.observe(terms.goal, now, committed);
-        session.tally.committed += committed as u64;
-        session.tally.drafted += drafted as u64;
-        session.tally.accepted += accepted as u64;
-        let cut_off = self.cut_off().filter(|_| accepted == drafted);
-        // The target's own token tells of the first draft that was cut off, too.
-        let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());
-        session.forecast.on_verdict(drafted + usize::from(cut_off.is_some()), right);
-    }
-
-    /// The commit that answers it.
-    fn commit(&self, session: &Session, accepted: usize, tokens: Vec<Token>, load: Load) -> Commit {
-        Commit {
-            turn: session.turn,
-            from: self.from,
-            accepted: self.known + accepted,
-            tokens,
-            digest: session.sequence.last_digest(),
-            rows: u32::try_from(self.rows).unwrap_or(u32::MAX),
-            unasked: self.pending.is_none(),
-            logprobs: session.logprobs_of(self.from..session.sequence.len()),
-            load,
-        }
-    }
-
-    /// The first draft of the answered block that has no row.
-    fn cut_off(&self) -> Option<Token> {
-        self.pending.as_ref()?.block.tokens.get(self.known + self.drafts.len()).copied()
-    }
-}
-
-/// What tokens of a session are worth when they are committed, and what rows cost it.
-struct Terms {
-    goal: Goal,
-    worth: f64,
-    price: f64,
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    pub(super) drafts: Vec<Token>,
+    pub(super) waited: Duration,
 }
 
 impl Server {
@@ -398,149 +356,5 @@ impl Server {
         let rows = planned..step.rows.len();
         step.parts.push(Part { session: id, sequence, epoch: session.epoch, rows, verify });
         true
-    }
-
-    /// Takes the logits of a pass that `plan` handed out, and returns what it commits. `logits(i)` are the logits of row `i`
-    /// of the step; they are asked for only as far as drafts are accepted.
-    ///
-    /// # Errors
-    /// Whatever `logits` returned first. Whoever has all its logits is served all the same; the step must be handed to
-    /// [`Server::fail`], which tells what there is to tell.
-    pub fn complete<'a, E>(
-        &mut self,
-        now: Duration,
-        step: &mut Step,
-        mut logits: impl FnMut(usize) -> Result<&'a [f32], E>,
-    ) -> Result<Vec<(SessionId, Reply)>, E> {
-        self.observe(now, step);
-        let mut failure = None;
-        for mut part in std::mem::take(&mut step.parts) {
-            if let Err(error) = self.complete_part(now, step, &mut part, &mut logits) {
-                failure.get_or_insert(error);
-                step.parts.push(part);
-            }
-        }
-        let rows = step.rows.len();
-        let without = self.cost.pass(rows.saturating_sub(step.brought.read) as f64);
-        step.brought.reading = 1.0 - (without / self.cost.pass(rows as f64).max(f64::MIN_POSITIVE)).min(1.0);
-        self.rate.observe(step.planned, now, step.brought, std::mem::take(&mut self.idle));
-        self.running = failure.is_some();
-        failure.map_or_else(|| Ok(std::mem::take(&mut step.replies)), Err)
-    }
-
-    /// Learns what a pass costs.
-    fn observe(&mut self, now: Duration, step: &mut Step) {
-        let duration = now.saturating_sub(step.planned);
-        step.duration = Some(duration);
-        let deciding = step.parts.iter().filter_map(|part| part.verify.as_ref()).map(|verify| verify.rows).sum();
-        self.cost.observe(step.rows.len(), deciding, duration);
-    }
-
-    /// What the rows of one session have come to.
-    fn complete_part<'a, E>(
-        &mut self,
-        now: Duration,
-        step: &mut Step,
-        part: &mut Part,
-        logits: &mut impl FnMut(usize) -> Result<&'a [f32], E>,
-    ) -> Result<(), E> {
-        let (id, sequence, rows) = (part.session, part.sequence, part.rows.len());
-        let duration = step.duration.unwrap_or_default();
-        let Some(terms) = self.terms(now, id) else {
-            // It is closed by now: what was computed for it goes.
-            let left = self.cache.len(sequence);
-            self.cache.grow(sequence, step.tokens(part));
-            self.cache.cut(sequence, left);
-            return Ok(());
-        };
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let is_current = session.epoch == part.epoch;
-        if is_current {
-            let mut read = rows;
-            if let Some(verify) = &mut part.verify {
-                read = verify.first - part.rows.start;
-                let end_of_generation = &self.config.end_of_generation;
-                let (accepted, tokens) =
-                    session.accept(end_of_generation, &verify.drafts, |i| logits(verify.first + i))?;
-                session.cached.valid += 1 + accepted;
-                step.replies.push((
-                    id,
-                    match session.take_failure() {
-                        Some(failure) => Reply::Failed(format!("the answer cannot go on: {failure}")),
-                        None => {
-                            verify.learn(now, &terms, session, accepted, &tokens);
-                            step.brought.add(terms.worth, accepted + tokens.len());
-                            self.totals.add(accepted + tokens.len(), verify.drafts.len(), accepted);
-                            let load = Load {
-                                queue: verify.waited,
-                                step: duration,
-                                row: Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default(),
-                                sharing: step.sharing,
-                                price: (1e3 * terms.price) as u32,
-                            };
-                            Reply::Commit(verify.commit(session, accepted, tokens, load))
-                        }
-                    },
-                ));
-                // What was cut off a block is still to be answered, if nothing newer has come; it waits from now on.
-                let is_cut = verify.cut_off().is_some();
-                let rest = verify.pending.take().filter(|_| is_cut && session.pending.is_none());
-                session.pending = rest.map(|pending| Pending { arrived: now, ..pending }).or(session.pending.take());
-            }
-            session.cached.valid += read;
-            session.cached.observe(duration, step.rows.len(), read, part.verify.is_some());
-            step.brought.read += read;
-        }
-        self.cache.grow(sequence, step.tokens(part));
-        self.cache.cut(sequence, session.cached.valid);
-        session.active = now;
-        session.verifying = false;
-        let settled = session.settle(&self.config);
-        step.replies.extend(settled.into_iter().map(|reply| (id, reply)));
-        if is_current && (part.verify.is_some() || session.wants() != Wants::Reading) {
-            session.suspicion.clear();
-        }
-        match session.wants() {
-            Wants::Assistance | Wants::Word => session.forecast.expect(now),
-            Wants::Nothing => self.answered.extend(session.take_answer(id, now)),
-            Wants::Reading | Wants::Tokens => {}
-        }
-        Ok(())
-    }
-
-    fn terms(&self, now: Duration, id: SessionId) -> Option<Terms> {
-        let session = self.sessions.get(&id)?;
-        Some(Terms { goal: self.goal, worth: self.worth(now, session), price: self.price(now, session) })
-    }
-
-    /// Takes back a step that the engine could not run, or not for all. Its sessions are evaluated anew from their tokens, by
-    /// themselves; one that fails so again and again is given up, and only that one. Returns what there is to tell, also of those
-    /// who were served.
-    pub fn fail(&mut self, mut step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
-        self.running = false;
-        let has_run = step.duration.is_some();
-        if !has_run {
-            // How far the engine got with the cache is unknown, for whoever had an operation or a row in the step.
-            self.cache.distrust();
-            self.sessions.values_mut().for_each(|session| session.cached.valid = 0);
-        }
-        // Logits that are missing are missing for one session.
-        let is_alone = has_run || step.parts.len() == 1;
-        for part in std::mem::take(&mut step.parts) {
-            let Some(session) = self.sessions.get_mut(&part.session) else { continue };
-            if has_run {
-                self.cache.grow(part.sequence, step.tokens(&part));
-                self.cache.cut(part.sequence, 0);
-                session.cached.valid = 0;
-            }
-            session.verifying = false;
-            if session.suspicion.on_failure(is_alone) {
-                step.replies.push((part.session, Reply::Closing(format!("the server's engine failed: {reason}"))));
-                session.sampler = None;
-            } else if session.epoch == part.epoch && session.pending.is_none() {
-                session.pending = part.verify.and_then(|verify| verify.pending);
-            }
-        }
-        step.replies
     }
 }

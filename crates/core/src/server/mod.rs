@@ -10,7 +10,8 @@
 //! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
 //! | `schedule.rs` | who is served by the next pass, and when it is launched |
 //! | `reading.rs` | whose text it reads, and how much of it |
-//! | `batch.rs` | which rows it has, and what its logits commit |
+//! | `batch.rs` | which rows it has |
+//! | `verdict.rs` | what its logits commit, and what becomes of it if it fails |
 //! | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
 //! | `memory.rs` | who has a place in it, and who gives way |
 //! | `forecast.rs` | when a session's next draft is due, and what it is worth |
@@ -26,6 +27,7 @@ mod reading;
 mod schedule;
 mod scheduling;
 mod session;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
