@@ -1,6 +1,8 @@
 //! What the API asks of whatever generates behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sled_core::device::{FinishReason, Provenance, Stats};
@@ -95,6 +97,24 @@ pub struct Job {
     pub mode: Mode,
     /// Who asks, if that is known: what has been read for others is not to be told to them.
     pub client: Option<Client>,
+}
+
+/// Who is at the other end of a request: an extension of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+    /// Which connection of this process it is; no two have the same number.
+    pub connection: u64,
+}
+
+impl Client {
+    /// Who has just connected from `address`.
+    #[must_use]
+    pub fn connected_from(address: SocketAddr) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { address, connection: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
 }
 
 /// What happens to a job.

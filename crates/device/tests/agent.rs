@@ -352,16 +352,25 @@ async fn an_agent_that_closes_cuts_off_what_takes_too_long() {
     assert!(matches!(last, Some(Event::Failed(sentence)) if sentence.contains("shutting down")));
 }
 
-#[tokio::test]
-async fn a_connection_to_the_agents_port_that_says_nothing_is_hung_up_on() {
-    let limits = Limits { opening: Duration::from_millis(500), per_client: 2, ..Limits::default() };
+/// A port of an agent to be.
+async fn port(limits: Limits) -> Http {
     let settings = sled_api::Settings { limits, ..sled_api::Settings::default() };
-    let http = Http::bind(([127, 0, 0, 1], 0).into(), settings).await.unwrap();
+    Http::bind(([127, 0, 0, 1], 0).into(), settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_to_an_agents_port_that_says_nothing_is_hung_up_on() {
+    let http = port(Limits { opening: Duration::from_millis(100), ..Limits::default() }).await;
     for said in ["", "GET /health HTTP/1.1\r\nhost: x"] {
         let mut stream = TcpStream::connect(http.address()).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
         assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
     }
+}
+
+#[tokio::test]
+async fn an_agents_port_turns_away_who_has_all_connections_that_it_may_have() {
+    let http = port(Limits { per_client: 2, ..Limits::default() }).await;
     let held = [TcpStream::connect(http.address()).await.unwrap(), TcpStream::connect(http.address()).await.unwrap()];
     let mut refused = String::new();
     let _reset = TcpStream::connect(http.address()).await.unwrap().read_to_string(&mut refused).await;

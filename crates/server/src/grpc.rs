@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_api::listen::Client;
+use sled_api::backend::Client;
 use sled_core::message::{DraftBlock, Reply, Request as CoreRequest};
 use sled_model::workers::Caller;
 use sled_wire::{

@@ -57,3 +57,26 @@ impl Vocabulary {
         Ok(tokio_stream::iter(pieces))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_client_is_sent_so_many_at_once_and_others_are_sent_theirs_beside() {
+        let vocabulary = Vocabulary::new(vec![7; 1 << 20].into());
+        let [one, other]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let held: Vec<_> = (0..OF_ONE_CLIENT).map(|_| vocabulary.send(one).unwrap()).collect();
+        let refused = vocabulary.send(one).err().unwrap();
+        assert_eq!(refused.message(), "too many devices are being sent the vocabulary");
+        assert!(sled_wire::retry_after(&refused).is_some());
+        let sent: Vec<_> = vocabulary.send(other).unwrap().map(|piece| piece.unwrap().data).collect().await;
+        assert_eq!(sent.concat(), vec![7; 1 << 20]);
+        drop(held);
+        assert!(vocabulary.send(one).is_ok());
+    }
+}

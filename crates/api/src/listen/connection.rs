@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -18,7 +19,8 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::pulse::{Answer, Pulse, Verdict, Watched};
-use super::{Client, Limits, Protocol};
+use super::{Limits, Protocol};
+use crate::backend::Client;
 
 /// The most bytes that the headers of a request may have.
 const HEADERS: usize = 32 << 10;
@@ -95,6 +97,7 @@ async fn answer(
     let underway = pulse.begin();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(client);
+    request.extensions_mut().insert(ConnectInfo(client.address));
     let answering = router.oneshot(request);
     let answer = match protocol {
         Protocol::Http1 => answering.await?,

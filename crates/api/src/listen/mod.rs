@@ -15,9 +15,7 @@ mod gate;
 mod pulse;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,6 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::backend::Client;
+
 /// How long nobody is let in after the system had no descriptor or memory for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -36,15 +36,6 @@ const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicatio
                     connection: close\r\ncontent-length: 135\r\n\r\n\
                     {\"error\":{\"message\":\"too many connections are open; try again later\",\
                     \"type\":\"server_error\",\"param\":null,\"code\":\"too_many_connections\"}}";
-
-/// Who is at the other end of a request: an extension of every request that a [`Port`] hands to its router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Client {
-    /// Where the connection comes from.
-    pub address: SocketAddr,
-    /// Which connection of this process it is; no two have the same number, whatever port they came in by.
-    pub connection: u64,
-}
 
 /// What a port allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +73,8 @@ pub enum Protocol {
     Http2,
 }
 
-/// A port that is served, until it is closed or dropped.
+/// A port that is served, until it is closed or dropped. Each request that it hands to its router has a [`Client`] among its
+/// extensions, and its address in axum's own way.
 #[derive(Debug)]
 pub struct Port {
     stop: watch::Sender<()>,
@@ -140,7 +132,7 @@ where
                 Some(pass) => {
                     // A verdict is not to wait for the acknowledgement of the one before.
                     let _unsupported = stream.set_nodelay(true);
-                    let client = Client { address, connection: number() };
+                    let client = Client::connected_from(address);
                     let (stream, terms) = (wrap(stream), terms.clone());
                     connections.spawn(async move {
                         connection::serve(stream, client, terms).await;
@@ -161,12 +153,6 @@ where
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-}
-
-/// A number that no other connection of this process has.
-fn number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Whether it was the client that went away while it was being let in.
