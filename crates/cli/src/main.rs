@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
+use sled_core::names::for_terminal;
 
 /// An error in what the user typed; the exit code is 2, as for what clap finds.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The messages below the binary are whole sentences that name their cause.
-            eprintln!("error: {error}");
+            eprintln!("error: {}", for_terminal(&error.to_string()));
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }

@@ -114,7 +114,7 @@ fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generatio
             ttft_s: stats.time_to_first_token.map(|time| time.as_secs_f64()),
             elapsed_s: elapsed.as_secs_f64(),
         };
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", show::json(&report)?);
         return Ok(());
     }
     if args.show.show_drafts {
