@@ -13,8 +13,6 @@ use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use tokio::sync::mpsc;
 
-use crate::listen::Client;
-
 /// Something that continues texts: a device, or a server.
 pub trait Backend: Send + Sync + 'static {
     /// What it serves.

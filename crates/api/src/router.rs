@@ -11,9 +11,9 @@ use sled_model::workers::{Caller, Workers};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{OpenApi, ToSchema};
 
+use crate::backend::Client;
 use crate::body::Received;
 use crate::error::Error;
-use crate::listen::Client;
 use crate::openai::{chat, completions, models, tokenize};
 use crate::openapi::Document;
 use crate::origin;

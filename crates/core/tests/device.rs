@@ -444,6 +444,8 @@ fn who_lets_the_server_decode_says_so_again_when_half_of_the_tokens_have_come() 
     let mut device = Device::new(DeviceConfig {
         policy: None,
         ahead: Ahead::Nothing,
+        context: 1_000,
+        max_draft: 64,
         end_of_generation: Arc::from([]),
         resilience: Resilience::default(),
     });

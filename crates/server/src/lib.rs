@@ -20,8 +20,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::middleware::map_request;
 use bytes::Bytes;
 use engine::Engine;
 pub use engine::{EngineStats, Histogram};
@@ -31,7 +29,6 @@ pub use http::{Cells, Cost, EngineBackend, Frame, Http, Rates, ServerFacts, Sess
 use http::{Figures, Metrics};
 pub use owners::{SharePrefixes, UnknownSharing};
 use roster::Roster;
-use sled_api::backend::Client;
 use sled_api::listen::{self, Port, Protocol};
 use sled_core::Token;
 use sled_core::names::Fingerprint;
@@ -44,7 +41,6 @@ use sled_model::{Limits, Model};
 use sled_wire::Bounds;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tonic::transport::server::TcpConnectInfo;
 use traffic::Traffic;
 
 /// How long sessions, connections and the engine have to take their leave, each, when the server ends.
@@ -258,7 +254,7 @@ impl Server {
             });
         }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
-        let routes = Routes::new(service.into_grpc()).into_axum_router().layer(map_request(tell_tonic));
+        let routes = Routes::new(service.into_grpc()).into_axum_router();
         let count = move |stream| traffic.count(stream);
         let port = Port::serve(listener, routes, Protocol::Http2, settings.limits, count);
 
@@ -285,12 +281,4 @@ impl Server {
         }
         Ok(engine.stats())
     }
-}
-
-/// Who asks, in tonic's own way.
-async fn tell_tonic(mut request: Request) -> Request {
-    if let Some(&Client { address, .. }) = request.extensions().get() {
-        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: Some(address) });
-    }
-    request
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sled_api::listen::Client;
+use sled_api::backend::Client;
 use sled_core::server::Owner;
 
 /// Requests over HTTP that find in the KV cache what earlier ones left there. Sessions of devices share within their connection.

@@ -8,8 +8,8 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sled_api::backend::Client;
 use sled_api::backend::{Backend, Job, Mode, Refusal};
-use sled_api::listen::Client;
 use sled_core::device::{FinishReason, Prompt};
 use sled_core::policy::Policy;
 use sled_core::server::Assist;

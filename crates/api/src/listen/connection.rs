@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -97,7 +96,6 @@ async fn answer(
     let underway = pulse.begin();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(client);
-    request.extensions_mut().insert(ConnectInfo(client.address));
     let answering = router.oneshot(request);
     let answer = match protocol {
         Protocol::Http1 => answering.await?,

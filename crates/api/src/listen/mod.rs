@@ -74,7 +74,7 @@ pub enum Protocol {
 }
 
 /// A port that is served, until it is closed or dropped. Each request that it hands to its router has a [`Client`] among its
-/// extensions, and its address in axum's own way.
+/// extensions.
 #[derive(Debug)]
 pub struct Port {
     stop: watch::Sender<()>,
