@@ -1,6 +1,8 @@
 //! What the API asks of whatever generates behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sled_core::device::{FinishReason, Provenance, Stats};
@@ -99,6 +101,26 @@ pub struct Job {
     pub logprobs: Option<u8>,
     /// Who answers.
     pub mode: Mode,
+    /// Who asks, if that is known: what has been read for others is not to be told to them.
+    pub client: Option<Client>,
+}
+
+/// Who is at the other end of a request: an extension of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+    /// Which connection of this process it is; no two have the same number.
+    pub connection: u64,
+}
+
+impl Client {
+    /// Who has just connected from `address`.
+    #[must_use]
+    pub fn connected_from(address: SocketAddr) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { address, connection: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
 }
 
 /// What happens to a job.
@@ -125,6 +147,8 @@ pub struct Generated {
     pub position: Position,
     /// Who proposed it, and whether the target decided it.
     pub provenance: Provenance,
+    /// Whether it is the first that a verdict brought.
+    pub opens_verdict: bool,
     /// The target's log probabilities here, if they were asked for and the target chose the token.
     pub logprobs: Option<Logprobs>,
 }

@@ -27,6 +27,18 @@ pub enum Error {
     /// The API key is missing or wrong.
     #[error("the API key is missing or wrong; send it as `Authorization: Bearer KEY`")]
     Key,
+    /// The request names another host than this machine.
+    #[error(
+        "the name `{0}` is not known to be this machine's, and a web page may be behind it; ask by an address or by localhost, or \
+         start the program with --api-key, or with --cors and the origin of the page"
+    )]
+    ForeignHost(String),
+    /// The request is from a page of another site.
+    #[error("pages from `{0}` may not ask here; start the program with --cors and the page's origin to let them")]
+    ForeignOrigin(String),
+    /// The body is not said to be JSON.
+    #[error("the body must be JSON, with the header `Content-Type: application/json`")]
+    NotJson,
     /// The request is for another model.
     #[error("the model `{asked}` is not served here; ask for `{served}`")]
     UnknownModel {
@@ -49,6 +61,9 @@ pub enum Error {
     /// The body is larger than is read.
     #[error("the request has more than {0} bytes; shorten it")]
     TooLarge(usize),
+    /// The body is short, but has more in it than is read.
+    #[error("the request has too many values in it; send a shorter list, or fewer messages and tools")]
+    TooComplex,
     /// The body did not come in time, or broke off.
     #[error("the request did not come to its end; send it again")]
     Incomplete,
@@ -72,7 +87,7 @@ pub enum Error {
     Failed(String),
     /// The vocabulary or the chat template of the model cannot be used.
     #[error(transparent)]
-    Model(#[from] sled_model::Error),
+    Model(sled_model::Error),
 }
 
 /// The body of an error, as OpenAI has it.
@@ -107,9 +122,11 @@ impl Error {
         match self {
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
             Self::Key => StatusCode::UNAUTHORIZED,
+            Self::ForeignHost(_) | Self::ForeignOrigin(_) => StatusCode::FORBIDDEN,
+            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UnknownModel { .. } | Self::UnknownPath(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) | Self::TooComplex => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Loading | Self::Closing | Self::Unwell(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -136,10 +153,13 @@ impl Error {
         let (param, code) = match self {
             Self::Invalid { param, code, .. } => (param.clone(), *code),
             Self::Key => (None, Some("invalid_api_key")),
+            Self::ForeignHost(_) => (None, Some("foreign_host")),
+            Self::ForeignOrigin(_) => (None, Some("foreign_origin")),
+            Self::NotJson => (None, Some("unsupported_media_type")),
             Self::UnknownModel { .. } => (Some("model".to_owned()), Some("model_not_found")),
             Self::UnknownPath(_) => (None, Some("not_found")),
             Self::Method { .. } => (None, Some("method_not_allowed")),
-            Self::TooLarge(_) => (None, Some("request_too_large")),
+            Self::TooLarge(_) | Self::TooComplex => (None, Some("request_too_large")),
             Self::Incomplete => (None, Some("request_incomplete")),
             Self::Busy { .. } => (None, Some("rate_limit_exceeded")),
             Self::Loading => (None, Some("model_loading")),
@@ -159,6 +179,21 @@ impl IntoResponse for Error {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         response
+    }
+}
+
+impl From<sled_model::Error> for Error {
+    fn from(error: sled_model::Error) -> Self {
+        match error {
+            sled_model::Error::WorkersBusy => Self::Busy { after: Duration::from_secs(1) },
+            sled_model::Error::TextTooLong { .. } => {
+                Self::Invalid { message: error.to_string(), param: None, code: Some("context_length_exceeded") }
+            }
+            sled_model::Error::WorkTooLong | sled_model::Error::WorkFailed => {
+                Self::Invalid { message: error.to_string(), param: None, code: Some("invalid_value") }
+            }
+            other => Self::Model(other),
+        }
     }
 }
 

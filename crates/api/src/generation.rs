@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sled_core::acceptance::Acceptance;
 use sled_core::device::{FinishReason, Provenance};
 use sled_core::text::TextStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -44,8 +45,8 @@ pub(crate) struct End {
     pub(crate) tokens: usize,
     /// Which of the tokens that were shown no target has seen.
     pub(crate) provisional: Vec<usize>,
-    /// How many of them were drafts that the target accepted.
-    pub(crate) accepted: usize,
+    /// What verdicts made of drafts, in these tokens.
+    pub(crate) acceptance: Acceptance,
     /// How many tokens the prompt has.
     pub(crate) prompt_tokens: usize,
     /// Tokens a second, once the first was there.
@@ -97,7 +98,7 @@ impl Generation {
             cut: false,
             tokens: 0,
             provisional: Vec::new(),
-            accepted: 0,
+            acceptance: Acceptance::default(),
             prompt_tokens: job.prompt.len(),
             rate: None,
             first: None,
@@ -173,10 +174,10 @@ impl Generation {
         self.last = self.meter.elapsed();
         self.first.get_or_insert(self.last);
         end.tokens += 1;
+        end.acceptance.count(generated.provenance, generated.opens_verdict);
         if self.served.backend.vocab().is_eog(generated.token) {
             return;
         }
-        end.accepted += usize::from(generated.provenance == Provenance::Accepted);
         if provisional {
             end.provisional.push(self.shown);
         }
@@ -216,7 +217,10 @@ impl Generation {
         end.cut = cut;
         end.first = self.first;
         end.rate = self.first.and_then(|first| rate(end.tokens, first, self.last));
-        self.meter.ended(if cut { "length" } else { "stop" }, outcome.as_ref().map(|outcome| &outcome.stats));
+        self.meter.ended(if cut { "length" } else { "stop" });
+        if let Some(outcome) = &outcome {
+            self.meter.drafted(outcome.stats.draft_tokens, &end.acceptance);
+        }
         tracing::info!(
             request_id = self.request_id,
             prompt = end.prompt_tokens,
@@ -230,7 +234,7 @@ impl Generation {
     }
 
     fn fail(&mut self, why: String) -> Error {
-        self.meter.ended("error", None);
+        self.meter.ended("error");
         tracing::warn!(request_id = self.request_id, why, "not answered");
         Error::Failed(why)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sled_core::sampler::GrammarText;
-use sled_model::grammar::bound_white_space;
+use sled_model::grammar::{bound_white_space, resolve_references};
 
 use crate::tools::{CLOSE, OPEN};
 
@@ -53,27 +53,26 @@ pub(crate) fn of_calls(
     let names: Vec<String> = (0..tools.len()).map(|index| format!("tool_{index}")).collect();
     lark.push_str(&format!("tool: {}\n", names.join(" | ")));
     for (name, tool) in names.iter().zip(tools) {
-        lark.push_str(&format!("{name}: %json {}\n", schema(tool)));
+        // The schema is a grammar of its own: its references name what is in it.
+        let head = format!("{{\"name\": {}, \"arguments\": ", Value::from(tool.name.as_str()));
+        lark.push_str(&format!("{name}: {} {name}_arguments \"}}\"\n", Value::from(head)));
+        lark.push_str(&format!("{name}_arguments: %json {}\n", arguments(&tool.parameters)));
     }
     GrammarText::Lark(lark)
 }
 
-/// The schema of a call.
-fn schema(tool: &Callable) -> Value {
-    let mut parameters = tool.parameters.clone();
-    let mut schema = json!({
-        "x-guidance": { "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " },
-        "type": "object",
-    });
-    // References name definitions from the root on.
-    for definitions in ["$defs", "definitions"] {
-        if let Some(moved) = parameters.as_object_mut().and_then(|parameters| parameters.shift_remove(definitions)) {
-            schema[definitions] = moved;
+/// The schema of a call's arguments, with white space as Python writes it, which is what models were trained on.
+fn arguments(parameters: &Value) -> Value {
+    let mut schema = parameters.clone();
+    resolve_references(&mut schema);
+    if let Some(schema) = schema.as_object_mut() {
+        let options = schema.entry("x-guidance").or_insert_with(|| json!({}));
+        if let Some(options) = options.as_object_mut() {
+            options.insert("whitespace_flexible".to_owned(), false.into());
+            options.insert("item_separator".to_owned(), ", ".into());
+            options.insert("key_separator".to_owned(), ": ".into());
         }
     }
-    schema["properties"] = json!({ "name": { "const": tool.name }, "arguments": parameters });
-    schema["required"] = json!(["name", "arguments"]);
-    schema["additionalProperties"] = false.into();
     schema
 }
 
@@ -92,6 +91,7 @@ fn as_rule(content: &GrammarText) -> String {
 
 /// The schema, with white space that ends.
 fn bounded(mut schema: Value) -> Value {
+    resolve_references(&mut schema);
     bound_white_space(&mut schema);
     schema
 }
@@ -102,6 +102,11 @@ mod tests {
 
     use llguidance::api::TopLevelGrammar;
     use llguidance::{Matcher, ParserFactory};
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::{Config, TestRunner};
     use toktrie::ApproximateTokEnv;
 
     use super::*;
@@ -161,6 +166,152 @@ mod tests {
         let grammar = of_calls(&[Callable { name: "f".to_owned(), parameters }], Choice::Required, true, false, None);
         assert!(allows(&grammar, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>"));
         assert!(!allows(&grammar, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"));
+    }
+
+    /// A grammar, ready to be asked; `None` if it is refused.
+    fn matcher(factory: &ParserFactory, grammar: TopLevelGrammar) -> Option<Matcher> {
+        let matcher = Matcher::new(factory.create_parser(grammar));
+        matcher.get_error().is_none().then_some(matcher)
+    }
+
+    fn accepts(matcher: &Matcher, text: &str) -> bool {
+        let mut matcher = matcher.deep_clone();
+        for byte in text.bytes() {
+            // Where nothing can follow there is no mask.
+            let allowed = matcher.compute_mask().is_ok_and(|mask| mask.is_allowed(byte.into()));
+            // A schema that requires itself has no end, which is an error.
+            if matcher.is_stopped() || !allowed || matcher.consume_token(byte.into()).is_err() {
+                return false;
+            }
+        }
+        matcher.is_stopped() || matcher.is_accepting().unwrap()
+    }
+
+    /// JSON as Python writes it.
+    fn written(value: &Value) -> String {
+        match value {
+            Value::Array(values) => format!("[{}]", values.iter().map(written).collect::<Vec<_>>().join(", ")),
+            Value::Object(members) => {
+                let members =
+                    members.iter().map(|(key, value)| format!("{}: {}", Value::from(key.as_str()), written(value)));
+                format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+            }
+            value => value.to_string(),
+        }
+    }
+
+    /// Which of `values` a schema allows as arguments, and which as a response format; `None` where it is refused.
+    fn both(factory: &ParserFactory, schema: &Value, values: &[Value]) -> [Option<Vec<bool>>; 2] {
+        let tool = Callable { name: "f".to_owned(), parameters: schema.clone() };
+        let GrammarText::Lark(lark) = of_calls(&[tool], Choice::Required, false, false, None) else { panic!() };
+        let arguments = matcher(factory, TopLevelGrammar::from_lark(lark));
+        let format = matcher(factory, TopLevelGrammar::from_json_schema(bounded(schema.clone())));
+        let call = |text: String| format!("<tool_call>\n{{\"name\": \"f\", \"arguments\": {text}}}\n</tool_call>");
+        let arguments =
+            arguments.map(|matcher| values.iter().map(|value| accepts(&matcher, &call(written(value)))).collect());
+        let format = format.map(|matcher| values.iter().map(|value| accepts(&matcher, &written(value))).collect());
+        [arguments, format]
+    }
+
+    fn factory() -> ParserFactory {
+        let mut factory = ParserFactory::new_simple(&ApproximateTokEnv::single_byte_env()).unwrap();
+        factory.quiet();
+        factory
+    }
+
+    #[test]
+    fn references_name_what_is_in_the_tools_own_schema() {
+        let named = json!({ "type": "object", "properties": {
+            "name": { "type": "string", "enum": ["x"] }, "new_name": { "$ref": "#/properties/name" },
+            "a/b~c%": { "type": "integer" }, "number": { "$ref": "#/properties/a~1b~0c%25" },
+            "more": { "type": "array", "items": { "$ref": "#" } },
+        } });
+        let values = [
+            json!({ "new_name": "x" }),
+            json!({ "new_name": "f" }),
+            json!({ "number": 1 }),
+            json!({ "number": "1" }),
+            json!({ "more": [{ "name": "x", "more": [] }] }),
+            json!({ "more": [{ "name": "y" }] }),
+        ];
+        let expected = Some(vec![true, false, true, false, true, false]);
+        assert_eq!(both(&factory(), &named, &values), [expected.clone(), expected]);
+        for refused in ["#/properties/none", "#anchor", "other.json", "#/properties/%6eone", "#/$defs"] {
+            let schema = json!({ "$defs": 3, "properties": { "a": { "$ref": refused } } });
+            assert_eq!(both(&factory(), &schema, &[]), [None, None], "{refused}");
+        }
+    }
+
+    const KEYS: [&str; 4] = ["name", "arguments", "a/b", "~%41"];
+    const REFERENCES: [&str; 12] = [
+        "#",
+        "#/properties/name",
+        "#/properties/arguments",
+        "#/properties/a~1b",
+        "#/properties/~0%2541",
+        "#/properties/name/properties/arguments",
+        "#/properties/arguments/items",
+        "#/properties/%61~1b/properties/name",
+        "#/$defs/name",
+        "#/$defs/a~1b",
+        "#/$defs/name/anyOf/0",
+        "#/definitions/name",
+    ];
+
+    fn schemas() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            select(vec![
+                json!({ "type": "integer" }),
+                json!({ "type": "string", "maxLength": 2 }),
+                json!({ "const": null }),
+                json!(true)
+            ]),
+            select(REFERENCES.to_vec()).prop_map(|reference| json!({ "$ref": reference })),
+        ];
+        let schema = leaf.prop_recursive(2, 12, 3, |inner| {
+            let properties = btree_map(select(KEYS.to_vec()), inner.clone(), 0..4);
+            prop_oneof![
+                inner.clone().prop_map(|items| json!({ "type": "array", "items": items })),
+                vec(inner, 1..3).prop_map(|options| json!({ "anyOf": options })),
+                (properties, any::<bool>()).prop_map(|(properties, more)| {
+                    json!({ "type": "object", "properties": properties, "additionalProperties": more })
+                }),
+            ]
+        });
+        let definitions = || btree_map(select(KEYS.to_vec()), schema.clone(), 0..3);
+        (btree_map(select(KEYS.to_vec()), schema.clone(), 1..4), definitions(), definitions(), vec(select(KEYS.to_vec()), 0..2)).prop_map(
+            |(properties, defs, definitions, required)| {
+                json!({ "type": "object", "$defs": defs, "definitions": definitions, "properties": properties, "required": required })
+            },
+        )
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = select(vec![json!(1), json!("x"), json!("f"), json!(null), json!(1.5)]);
+        let value = leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..3).prop_map(Value::from),
+                btree_map(select(KEYS.to_vec()), inner, 0..4).prop_map(|members| json!(members)),
+            ]
+        });
+        btree_map(select(KEYS.to_vec()), value, 0..4).prop_map(|members| json!(members))
+    }
+
+    #[test]
+    fn arguments_may_be_what_an_answer_of_the_same_format_may_be() {
+        let factory = factory();
+        let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+        let (mut allowed, mut refused) = (0, 0);
+        for _ in 0..400 {
+            let schema = schemas().new_tree(&mut runner).unwrap().current();
+            let values: Vec<Value> = (0..20).map(|_| values().new_tree(&mut runner).unwrap().current()).collect();
+            let [arguments, format] = both(&factory, &schema, &values);
+            assert_eq!(arguments, format, "{schema} {values:?}");
+            let count = format.iter().flatten().filter(|&&allowed| allowed).count();
+            allowed += count;
+            refused += values.len() - count;
+        }
+        assert!(allowed > 1000 && refused > 1000, "{allowed} allowed, {refused} refused");
     }
 
     #[test]

@@ -6,7 +6,10 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `backend.rs` | what is asked of whatever generates |
+//! | `listen/` | the ports: who is let in, and for how long |
 //! | `router.rs` | the routes, keys, names and bodies of requests |
+//! | `body.rs` | how much memory requests may take |
+//! | `origin.rs` | pages of other sites, which may not ask unless they are named |
 //! | `openai/` | what requests may say, and what they are answered |
 //! | `generation.rs` | how a job's events become text |
 //! | `stream.rs` | answers in pieces, and readers that are slow or gone |
@@ -14,12 +17,15 @@
 //! | `metrics.rs` | figures about requests |
 
 pub mod backend;
+mod body;
 mod error;
 mod generation;
 mod grammar;
+pub mod listen;
 mod metrics;
 mod openai;
 mod openapi;
+mod origin;
 pub mod pages;
 mod router;
 mod state;
@@ -27,5 +33,6 @@ mod stream;
 mod tools;
 
 pub use error::Error;
+pub use origin::{NotAnOrigin, Origin};
 pub use router::router;
 pub use state::{Api, Settings};

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use sled_core::device::Stats;
+use sled_core::acceptance::Acceptance;
 
 /// Upper bounds in seconds: from the request to its first token, and in the queue.
 const FIRST_TOKEN: [f64; 16] =
@@ -163,16 +163,18 @@ impl Meter {
         self.metrics.fallbacks.inc_by(fallback.into());
     }
 
-    /// The request ended; what it took, if that is known.
-    pub(crate) fn ended(&mut self, reason: &'static str, stats: Option<&Stats>) {
+    /// The request ended.
+    pub(crate) fn ended(&mut self, reason: &'static str) {
         self.ended = Some(reason);
-        if let Some(stats) = stats {
-            self.metrics.drafts.inc_by(stats.drafts);
-            self.metrics.draft_tokens.inc_by(stats.draft_tokens);
-            self.metrics.accepted_tokens.inc_by(stats.accepted_tokens);
-            for (position, &count) in stats.accepted_at.counts().iter().enumerate() {
-                self.metrics.accepted_at.get_or_create(&Place { position }).inc_by(count);
-            }
+    }
+
+    /// So many tokens were drafted for it, and this became of them.
+    pub(crate) fn drafted(&self, drafted: u64, acceptance: &Acceptance) {
+        self.metrics.drafts.inc_by(acceptance.drafts);
+        self.metrics.draft_tokens.inc_by(drafted);
+        self.metrics.accepted_tokens.inc_by(acceptance.accepted);
+        for (position, &count) in acceptance.accepted_at.counts().iter().enumerate() {
+            self.metrics.accepted_at.get_or_create(&Place { position }).inc_by(count);
         }
     }
 }

@@ -1,36 +1,32 @@
 //! The routes, and what is done with every request: its name, its key, its body.
 
-use std::time::Duration;
-
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use sled_model::workers::{Caller, Workers};
 use tokio::sync::OwnedSemaphorePermit;
-use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use utoipa::{OpenApi, ToSchema};
 
+use crate::backend::Client;
+use crate::body::Received;
 use crate::error::Error;
 use crate::openai::{chat, completions, models, tokenize};
 use crate::openapi::Document;
+use crate::origin;
 use crate::state::{Api, random};
 
-/// The most bytes that a request may have.
-const BODY: usize = 4 << 20;
-/// How long a body may take to come.
-const BODY_TIME: Duration = Duration::from_secs(30);
 /// The most characters of a client's own name for a request.
 const ID: usize = 64;
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// All routes. Others may be merged with it, which are open. Of these, whatever works for those who ask needs the API key, if there
-/// is one; how the server is doing is told to everybody, as vLLM does.
-pub fn router(api: &Api) -> Router {
+/// All routes, and those of `beside`, which need no key. Of these, whatever works for those who ask needs the API key, if there is
+/// one; how the server is doing is told to everybody, as vLLM does. Pages of other sites are refused at all of them.
+pub fn router(api: &Api, beside: Router) -> Router {
     let open = Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
@@ -43,26 +39,26 @@ pub fn router(api: &Api) -> Router {
         .route("/v1/models/{*model}", get(models::get))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
-        .layer(DefaultBodyLimit::max(BODY))
         .route_layer(from_fn_with_state(api.clone(), check_key))
         .with_state(api.clone());
-    finished(open.merge(keyed))
+    finished(api, open.merge(keyed).merge(beside))
 }
 
-/// What all routes have: other origins may ask, what is not there is said in JSON, and every answer names its request.
-fn finished(routes: Router) -> Router {
-    let cors = CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods(Any)
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID.clone()]);
-    routes.fallback(unknown).method_not_allowed_fallback(not_allowed).layer(from_fn(name)).layer(cors)
+/// What all routes have: it is checked which page asks, what is not there is said in JSON, and every answer names its request.
+fn finished(api: &Api, routes: Router) -> Router {
+    let routes = routes.fallback(unknown).method_not_allowed_fallback(not_allowed);
+    origin::open(routes, &api.settings().origins)
+        .layer(from_fn_with_state(api.clone(), origin::check))
+        .layer(from_fn(name))
 }
 
 /// A request that was let in, with a place among those under way.
 pub(crate) struct Call {
     pub(crate) id: String,
-    pub(crate) body: Bytes,
+    pub(crate) client: Option<Client>,
+    /// Whose turn it is to be prepared.
+    pub(crate) caller: Caller,
+    pub(crate) body: Received,
     pub(crate) place: OwnedSemaphorePermit,
 }
 
@@ -70,15 +66,23 @@ impl FromRequest<Api> for Call {
     type Rejection = Error;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Error> {
+        if !is_json(request.headers()) {
+            return Err(Error::NotJson);
+        }
         let place = api.admit()?;
         let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &()));
-        match body.await {
-            Ok(Ok(body)) => Ok(Self { id, body, place }),
-            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Error::TooLarge(BODY)),
-            Ok(Err(_)) | Err(_) => Err(Error::Incomplete),
-        }
+        let client: Option<Client> = request.extensions().get().copied();
+        let caller = Caller::new(client.map(|client| client.address.ip()));
+        let body = api.budget().receive(request.into_body()).await?;
+        Ok(Self { id, client, caller, body, place })
     }
+}
+
+/// Whether the body is said to be JSON. Browsers ask first before they send that to another site.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// What names a request: the client's `x-request-id`, or a random number.
@@ -113,12 +117,16 @@ async fn not_allowed(request: Request) -> Error {
     Error::Method { method: request.method().to_string(), path: request.uri().path().to_owned() }
 }
 
-/// Does what takes the processor a while, where it holds nobody up.
-pub(crate) async fn off_thread<T: Send + 'static>(
+/// Prepares a request where it holds nobody up. Its place among those under way is taken until the work ends, also if whoever
+/// sent it has hung up.
+pub(crate) async fn prepare<T: Send + 'static>(
+    caller: Caller,
+    place: OwnedSemaphorePermit,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Error::Failed(format!("the request could not be prepared ({error})"))))
+) -> Result<(T, OwnedSemaphorePermit), Error> {
+    let prepared = Workers::shared().run(caller, move || (work(), place)).await;
+    let (done, place) = prepared?;
+    Ok((done?, place))
 }
 
 /// How the API is.

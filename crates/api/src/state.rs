@@ -7,12 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus_client::registry::Registry;
 use sled_core::Token;
 use sled_core::sampler::{Grammar, GrammarText};
-use sled_model::chat::ChatTemplate;
+use sled_model::prompt::ChatPrompts;
+use sled_model::workers::Workers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
+use crate::body::Budget;
 use crate::error::Error;
+use crate::listen::Limits;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::tools;
 
 /// The most requests that are under way at once; each may hold a body and an answer in memory.
@@ -25,6 +29,12 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// Other names for the model.
     pub aliases: Vec<String>,
+    /// Pages of other sites that may ask.
+    pub origins: Vec<Origin>,
+    /// The names of this machine that it may be asked by, beside its addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// Whom the port lets in, and for how long.
+    pub limits: Limits,
 }
 
 /// The API: what its routes share. It can be listened to before there is a backend. Cloning shares it.
@@ -39,6 +49,7 @@ struct Shared {
     registry: Mutex<Registry>,
     metrics: Arc<Metrics>,
     open: Arc<Semaphore>,
+    budget: Budget,
 }
 
 enum Phase {
@@ -59,6 +70,7 @@ impl Api {
             registry: Mutex::new(registry),
             metrics,
             open: Arc::new(Semaphore::new(OPEN_REQUESTS)),
+            budget: Budget::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -66,7 +78,7 @@ impl Api {
     /// From now on requests go to `backend`.
     ///
     /// # Errors
-    /// If the chat template of the model is not valid.
+    /// If the vocabulary of the model cannot tokenise.
     pub fn serve(&self, backend: Arc<dyn Backend>) -> Result<(), Error> {
         let served = Served::new(backend, &self.shared.settings.aliases)?;
         if !served.backend.counts_requests() {
@@ -107,8 +119,18 @@ impl Api {
         }
     }
 
+    /// How it is offered.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// The memory that requests may take.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     /// A place among the requests that are under way.
@@ -129,7 +151,8 @@ impl Api {
 /// A backend, with what follows from its vocabulary.
 pub(crate) struct Served {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) template: Option<ChatTemplate>,
+    /// How chats become tokens: `None` if there is no chat template, an error if it cannot be used.
+    pub(crate) prompts: Result<Option<ChatPrompts>, sled_model::Error>,
     /// Whether the template teaches to call tools in the way that [`tools`] reads.
     pub(crate) calls_tools: bool,
     /// Control tokens that mark tool calls: they are text where tools may be called.
@@ -144,8 +167,12 @@ pub(crate) struct Served {
 impl Served {
     fn new(backend: Arc<dyn Backend>, aliases: &[String]) -> Result<Self, Error> {
         let vocab = backend.vocab();
-        let template = ChatTemplate::of(vocab)?;
-        let calls_tools = vocab.chat_template().is_some_and(tools::teaches);
+        let of = vocab.clone();
+        let prompts = Workers::shared().run_blocking(move || ChatPrompts::of(&of)).and_then(|prompts| prompts);
+        if let Err(error) = &prompts {
+            tracing::warn!("chats are refused: {error}");
+        }
+        let calls_tools = prompts.is_ok() && vocab.chat_template().is_some_and(tools::teaches);
         let mut markers = Vec::new();
         for marker in [tools::OPEN, tools::CLOSE] {
             if let [token] = vocab.tokenize(marker, false, true)?[..]
@@ -156,7 +183,7 @@ impl Served {
         }
         let fingerprint = format!("sled-{}-{}", env!("CARGO_PKG_VERSION"), vocab.fingerprint());
         Ok(Self {
-            template,
+            prompts,
             calls_tools,
             markers,
             aliases: aliases.to_vec(),
@@ -170,6 +197,19 @@ impl Served {
     pub(crate) fn compile(&self, text: GrammarText, param: &str) -> Result<Grammar, Error> {
         let compiled = self.backend.compiler().compile(&Grammar::new(text));
         compiled.map_err(|error| Error::invalid(param, error.to_string()))
+    }
+
+    /// How many bytes a text may have that can fit the context.
+    pub(crate) fn longest_text(&self) -> usize {
+        self.backend.model().context.saturating_mul(self.backend.vocab().longest_piece())
+    }
+
+    /// The tokens of a text of the request.
+    pub(crate) fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
+        if text.len() > self.longest_text() {
+            return Err(sled_model::Error::TextTooLong { bytes: text.len() }.into());
+        }
+        Ok(self.backend.vocab().tokenize(text, add_special, parse_special)?)
     }
 
     /// The bytes that a token stands for in an answer; with `tools`, the marks of tool calls are among them.

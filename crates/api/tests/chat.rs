@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use sled_api::backend::Mode;
 use sled_core::sampler::{Grammar, GrammarText};
-use support::client::{get, post};
+use support::client::{figure, get, post};
 use support::vocabulary::{IM_START, TOOL_CALL};
 use support::{Do, Fake, say, serve};
 
@@ -159,6 +159,12 @@ async fn a_stop_string_over_several_tokens_ends_the_answer_and_the_job() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert_eq!(answer["sled"]["tokens"].as_array().unwrap().len(), 10);
     assert_eq!(answer["choices"][0]["logprobs"]["content"].as_array().unwrap().len(), 10);
+    // Of 13 tokens every third was accepted; what the backend went on to say counts for nothing.
+    assert_eq!((&answer["usage"]["completion_tokens"], &answer["sled"]["accepted_tokens"]), (&json!(13), &json!(5)));
+    let speculation = &answer["metrics"]["speculative_decoding"];
+    assert_eq!((&speculation["num_accepted_draft_tokens"], &speculation["num_spec_steps"]), (&json!(5), &json!(5)));
+    assert_eq!(speculation["mean_acceptance_length"], 2.0);
+    assert_eq!(figure(address, "sled:spec_decode_num_accepted_tokens_total").await, Some(5.0));
     // The backend could still tell what it took.
     assert_eq!(answer["sled"]["round_trip_ms"], 40.0);
     assert_eq!(fake.cancelled.load(std::sync::atomic::Ordering::SeqCst), 1);
@@ -291,6 +297,21 @@ async fn what_tools_answered_goes_back_to_the_model() {
 }
 
 #[tokio::test]
+async fn calls_without_arguments_had_empty_ones() {
+    let (address, fake) = serve(Fake::saying("ok")).await;
+    for arguments in [json!(""), json!(" \n"), json!(null), json!("null"), json!("{}")] {
+        let call = json!({ "id": "c", "type": "function", "function": { "name": "time", "arguments": arguments } });
+        let messages = json!([{ "role": "user", "content": "When?" }, { "role": "assistant", "content": "", "tool_calls": [call] }]);
+        assert_eq!(post(address, CHAT, &json!({ "messages": messages })).await.status, 200, "{arguments}");
+        assert!(
+            fake.last_prompt().contains("{\"name\": \"time\", \"arguments\": {}}"),
+            "{arguments}: {}",
+            fake.last_prompt()
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_tool_choice_decides_the_grammar() {
     let (address, fake) = serve(Fake::saying("ok")).await;
     let lark = |choice: Value| {
@@ -309,9 +330,9 @@ async fn the_tool_choice_decides_the_grammar() {
     assert!(!fake.last_prompt().contains("Tools"));
     assert!(lark(json!("auto")).await.unwrap().contains("TEXT"));
     let required = lark(json!("required")).await.unwrap();
-    assert!(!required.contains("TEXT") && required.contains("\"weather\"") && required.contains("\"time\""));
+    assert!(!required.contains("TEXT") && required.contains("weather") && required.contains("time"));
     let named = lark(json!({ "type": "function", "function": { "name": "time" } })).await.unwrap();
-    assert!(!named.contains("\"weather\"") && named.contains("\"time\""));
+    assert!(!named.contains("weather") && named.contains("time"));
 }
 
 #[tokio::test]
@@ -324,6 +345,18 @@ async fn the_response_format_decides_the_grammar() {
         (
             json!({ "type": "json_schema", "json_schema": { "name": "n", "strict": true, "schema": schema } }),
             Some(Grammar::json_schema("{\"type\":\"object\",\"properties\":{\"z\":{\"type\":\"integer\"},\"a\":{}}}")),
+        ),
+        (
+            json!({ "type": "json_object", "schema": { "maxProperties": 1 } }),
+            Some(Grammar::json_schema("{\"maxProperties\":1}")),
+        ),
+        (
+            json!({ "type": "json_schema", "schema": { "maxProperties": 1 } }),
+            Some(Grammar::json_schema("{\"maxProperties\":1}")),
+        ),
+        (
+            json!({ "type": "json_object", "json_schema": { "schema": { "maxProperties": 1 } } }),
+            Some(Grammar::json_schema("{\"maxProperties\":1}")),
         ),
     ];
     for (format, grammar) in cases {

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use sled_api::Settings;
 use sled_api::backend::DrafterCard;
 use sled_core::device::Resilience;
+use sled_core::names::for_terminal;
 use sled_device::agent::{Agent, AgentOptions, Drafter, Http, Target};
 use sled_device::{Error, SharedDrafter};
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
-use crate::serve::interrupted;
-use crate::{Usage, models, show};
+use crate::serve::api_settings;
+use crate::{Usage, models, ports, show};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
 const DRAFT_TEXTS: usize = 2;
@@ -22,24 +22,22 @@ const DRAFT_TEXTS: usize = 2;
 /// The longest text that a draft model is given room for before a server has said how long its sessions get, in tokens.
 const UNTOLD_CONTEXT: usize = 8192;
 
-/// How long answers may go on after the agent was told to end.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// How long to wait before a server is looked for again, when there is nothing to answer with.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Answers until interrupted.
 pub async fn agent(args: AgentArgs) -> anyhow::Result<()> {
-    let settings = Settings { api_key: args.api_key.clone(), ..Settings::default() };
+    ports::raise_open_files();
+    let settings = api_settings(args.api_key.clone(), args.cors.clone(), &args.listen);
     let http = Http::bind(SocketAddr::new(args.host, args.port), settings).await?;
     let (agent, introduction) = tokio::select! {
         agent = start(&args) => agent?,
-        () = interrupted() => return Ok(()),
+        () = ports::told_to_end() => return Ok(()),
     };
     http.open(&agent)?;
     show::announce(&format!("listening on http://{}; {introduction}", http.address()));
-    interrupted().await;
-    http.close(&agent, GRACE).await;
+    ports::told_to_end().await;
+    http.close(&agent, args.listen.grace).await;
     Ok(())
 }
 
@@ -86,7 +84,7 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
             timeout: args.device.timeout,
             fallback: args.device.fallback,
             fallback_after: args.device.fallback_after,
-            seed: std::process::id().into(),
+            ..Resilience::default()
         },
         servers,
         vocabularies,
@@ -119,7 +117,7 @@ async fn target(
         let found = if servers.is_empty() { None } else { Some(Target::from_server(servers, vocabularies).await) };
         let unreachable = match found {
             Some(Ok(target)) => return Ok(checked(target, model)?),
-            Some(Err(error @ (Error::Unreachable { .. } | Error::NoServer(_) | Error::Broken(_)))) => Some(error),
+            Some(Err(error)) if error.is_passing() => Some(error),
             Some(Err(error)) => return Err(error.into()),
             None => None,
         };
@@ -131,7 +129,7 @@ async fn target(
             return Ok(Target::from_drafter(card, model.vocab(), context));
         }
         if let Some(error) = unreachable.filter(|_| !std::mem::replace(&mut told, true)) {
-            eprintln!("{error}; trying again until it answers");
+            eprintln!("{}; trying again until it answers", for_terminal(&error.to_string()));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -152,7 +150,7 @@ fn shared(model: &LlamaModel, target: &Target, places: usize, args: &AgentArgs) 
         context,
         sequences: u32::try_from(AgentOptions::sessions(places))?,
         rows: DRAFT_ROWS.min(context),
-        threads: args.device.threads.unwrap_or_else(device::cores),
+        threads: device::threads(args.device.threads),
         cache: CacheType::F16,
     };
     Ok(SharedDrafter::start(LlamaEngine::new(model, &options)?)?)

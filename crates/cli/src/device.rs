@@ -7,10 +7,12 @@ use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
 use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
-use sled_model::chat::{ChatTemplate, Message};
+use sled_model::chat::{Extras, Message};
 use sled_model::drafter::ModelDrafter;
 use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
+use sled_model::prompt::ChatPrompts;
+use sled_model::workers::Workers;
 
 use crate::args::DeviceArgs;
 use crate::{Usage, models};
@@ -18,7 +20,17 @@ use crate::{Usage, models};
 /// Rows that one pass of a draft model may have.
 pub const DRAFT_ROWS: u32 = 256;
 
-/// Threads for an engine, unless told otherwise.
+/// Threads for an engine, where `asked` are asked for: one for each core, at most two.
+pub fn threads(asked: Option<u32>) -> u32 {
+    let cores = cores();
+    let most = cores.saturating_mul(2);
+    if let Some(asked) = asked.filter(|&asked| asked > most) {
+        eprintln!("{asked} threads would only wait for each other on {cores} cores; computing with {most}, see -t");
+    }
+    asked.unwrap_or(cores).min(most).min(EngineOptions::MAX_THREADS)
+}
+
+/// The cores that this process may use: by its affinity, and by the quota of its control group.
 pub fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
@@ -52,15 +64,15 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
     check_servers(&args.server)?;
     let link = Link::connect_any(&args.server).await?;
     let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
-    let mut vocabulary_fingerprint = vocab.fingerprint().to_owned();
+    let mut vocabulary_fingerprint = vocab.fingerprint();
     let drafter: Option<(Drafts, Policy)> = match args.draft.as_str() {
         "none" => None,
         "ngram" => Some((Drafts::own(Box::new(NgramDrafter::default()))?, args.policy)),
         name => {
             let model = load_draft_model(name)?;
-            vocabulary_fingerprint = model.vocab().fingerprint().to_owned();
+            vocabulary_fingerprint = model.vocab().fingerprint();
             let context = link.description().bounds.context;
-            let drafter = model_drafter(&model, context, args.threads.unwrap_or_else(cores))?;
+            let drafter = model_drafter(&model, context, threads(args.threads))?;
             Some((Drafts::own(Box::new(drafter))?, args.policy))
         }
     };
@@ -73,10 +85,10 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
             timeout: args.timeout,
             fallback: args.fallback,
             fallback_after: args.fallback_after,
-            seed: std::process::id().into(),
+            ..Resilience::default()
         },
         notify: Box::new(|sentence| eprintln!("{sentence}")),
-        ..SessionOptions::new(&name, &vocabulary_fingerprint, vocab.eog_tokens())
+        ..SessionOptions::new(&name, vocabulary_fingerprint, vocab.eog_tokens())
     };
     Ok(Connected { session: Session::open(&link, options).await?, vocab })
 }
@@ -98,16 +110,21 @@ pub fn device_name(draft: &str) -> String {
 
 /// The tokens of a conversation that the model is to continue.
 pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<Token>> {
-    let template = ChatTemplate::of(vocab)?.ok_or_else(|| {
-        Usage("the target model has no chat template; use `sled run --raw` with a text to continue".to_owned())
-    })?;
-    Ok(vocab.tokenize(&template.render(messages, true)?, false, true)?)
+    let vocab = vocab.clone();
+    let messages = messages.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let tokens = Workers::shared().run_blocking(move || {
+        let Some(prompts) = ChatPrompts::of(&vocab)? else { return Ok(None) };
+        prompts.tokens(messages, Extras::default(), true, false, Vocab::LONGEST_TEXT).map(Some)
+    })??;
+    let none = "the target model has no chat template; use `sled run --raw` with a text to continue";
+    Ok(tokens.ok_or_else(|| Usage(none.to_owned()))?)
 }
 
 /// The tokens of a prompt, which must leave room for an answer in a session of `context` tokens.
 pub fn prompt_tokens(vocab: &Vocab, prompt: &str, raw: bool, context: usize) -> anyhow::Result<Vec<Token>> {
     let tokens = if raw {
-        vocab.tokenize(prompt, true, false)?
+        let (vocab, prompt) = (vocab.clone(), prompt.to_owned());
+        Workers::shared().run_blocking(move || vocab.tokenize(&prompt, true, false))??
     } else {
         chat_tokens(vocab, &[Message { role: "user".to_owned(), content: prompt.to_owned() }])?
     };
@@ -131,6 +148,7 @@ pub fn vocabulary_folder() -> anyhow::Result<PathBuf> {
     Ok(cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?.join("sled").join("vocabularies"))
 }
 
-fn hostname() -> String {
+/// What this machine is called.
+pub fn hostname() -> String {
     std::fs::read_to_string("/etc/hostname").map_or_else(|_| "device".to_owned(), |name| name.trim().to_owned())
 }

@@ -15,12 +15,14 @@ mod logging;
 mod models;
 mod paper;
 mod plan;
+mod ports;
 mod profile;
 mod ps;
 mod run;
 mod serve;
 mod show;
 mod sim;
+mod spin;
 mod top;
 
 use std::ffi::OsString;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
+use sled_core::names::for_terminal;
 
 /// An error in what the user typed; the exit code is 2, as for what clap finds.
 #[derive(Debug)]
@@ -43,11 +46,14 @@ impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
+    if cli.command.computes() {
+        spin::shorten();
+    }
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The messages below the binary are whole sentences that name their cause.
-            eprintln!("error: {error}");
+            eprintln!("error: {}", for_terminal(&error.to_string()));
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }

@@ -89,7 +89,7 @@ impl From<SessionStatus> for Session {
             committed: session.committed,
             drafted: session.drafted,
             accepted: session.accepted,
-            device: session.device,
+            device: session.device.into(),
         }
     }
 }

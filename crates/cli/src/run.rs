@@ -65,7 +65,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
     let context = model.train_context();
     let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
     let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
-    let drafter = device::model_drafter(&model, room, args.device.threads.unwrap_or_else(device::cores))?;
+    let drafter = device::model_drafter(&model, room, device::threads(args.device.threads))?;
     let options = SessionOptions {
         drafter: Some((Drafts::own(Box::new(drafter))?, args.device.policy)),
         ..SessionOptions::new("alone", vocab.fingerprint(), vocab.eog_tokens())
@@ -114,7 +114,7 @@ fn finish(args: &RunArgs, prompt: Vec<u32>, text: String, generation: &Generatio
             ttft_s: stats.time_to_first_token.map(|time| time.as_secs_f64()),
             elapsed_s: elapsed.as_secs_f64(),
         };
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", show::json(&report)?);
         return Ok(());
     }
     if args.show.show_drafts {

@@ -1,6 +1,7 @@
 //! `sled serve`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,41 +11,54 @@ use sled_model::grammar::Compiler;
 use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
 use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
-use crate::args::ServeArgs;
+use crate::args::{ListenArgs, ServeArgs};
 use crate::show::announce;
-use crate::{device, models};
+use crate::{device, models, ports};
 
 /// Rows that one forward pass may have.
 pub const ROWS: u32 = 512;
 
 /// Serves until interrupted.
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    ports::raise_open_files();
     let server = start(&args).await?;
     announce(&format!("listening on http://{}", server.address()?));
     if let Some(address) = server.http_address() {
         announce(&format!("API and dashboard on http://{address}"));
     }
-    let stats = server.run(interrupted()).await?;
+    let stats = server.run(ports::told_to_end()).await?;
     eprintln!("{}", summary(&stats));
     Ok(())
+}
+
+/// How the HTTP API is offered.
+pub fn api_settings(
+    api_key: Option<String>,
+    origins: Vec<sled_api::Origin>,
+    listen: &ListenArgs,
+) -> sled_api::Settings {
+    let name = device::hostname();
+    let hosts = if name.is_empty() { Vec::new() } else { vec![format!("{name}.local"), name] };
+    sled_api::Settings { api_key, origins, hosts, limits: listen.limits(), ..Default::default() }
 }
 
 /// Loads the model and listens; on the HTTP port already while it loads.
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let http = match args.http_port {
         Some(port) => {
-            let settings = sled_api::Settings { api_key: args.api_key.clone(), ..Default::default() };
+            let settings = api_settings(args.api_key.clone(), args.cors.clone(), &args.listen);
             Some(Http::bind(SocketAddr::new(args.host, port), settings).await?)
         }
         None => None,
     };
+    let shared = read_texts(&args.shared_prefix)?;
     let path = models::locate(&args.model)?;
     let model = LlamaModel::load(&path, &device::load_options(args.gpu_layers))?;
     let options = EngineOptions {
         context: args.ctx_size,
         sequences: args.parallel,
         rows: ROWS.min(args.ctx_size),
-        threads: args.threads.unwrap_or_else(device::cores),
+        threads: device::threads(args.threads),
         cache: args.cache_type,
     };
     let engine = LlamaEngine::new(&model, &options)?;
@@ -55,8 +69,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let identity = Identity {
         name: models::api_name(&args.model),
         model: model.description().to_string(),
-        model_fingerprint: model.fingerprint().to_owned(),
-        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
+        model_fingerprint: model.fingerprint(),
+        vocabulary_fingerprint: vocab.fingerprint(),
         vocabulary: std::fs::read(&vocabulary).context("cannot read the vocabulary back; check the disk")?.into(),
         end_of_generation: vocab.eog_tokens().to_vec(),
     };
@@ -74,9 +88,14 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         idle_timeout: Duration::from_secs(args.idle_timeout.into()),
         queue: usize::try_from(args.max_queue)?,
         max_draft: usize::try_from(args.max_draft)?,
+        share_prefixes: args.share_prefixes,
+        limits: args.listen.limits(),
+        grace: args.listen.grace,
     };
+    // As chats are read: names of control tokens stand for these.
+    let shared: Result<_, _> = shared.iter().map(|text| vocab.tokenize(text, false, true)).collect();
     let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
-    server = server.with_grammars(Arc::new(Compiler::new(&vocab)));
+    server = server.with_grammars(Arc::new(Compiler::new(&vocab))).with_shared_prefixes(shared?);
     if let Some(http) = http {
         server.serve_http(http, Front { vocab, threads: options.threads })?;
     }
@@ -86,6 +105,15 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
 /// No client takes all sessions, unless it is told to be let.
 fn per_client(args: &ServeArgs) -> u32 {
     args.max_sessions_per_client.unwrap_or((args.max_sessions / 4).max(64))
+}
+
+/// The texts in `files`.
+fn read_texts(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the shared prefix {}; give a text file in UTF-8", file.display()))
+    };
+    files.iter().map(read).collect()
 }
 
 fn summary(stats: &EngineStats) -> String {
@@ -99,20 +127,4 @@ fn summary(stats: &EngineStats) -> String {
         per_commit(stats.overhead),
         stats.evictions
     )
-}
-
-/// Resolves at the first SIGINT or SIGTERM.
-pub async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
-            return;
-        }
-    }
-    let _interrupted = tokio::signal::ctrl_c().await;
 }

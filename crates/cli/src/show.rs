@@ -1,9 +1,11 @@
 //! What generated text looks like on a terminal.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use sled_core::device::{Provenance, Stats};
+use sled_core::names::for_terminal;
 use sled_core::text::TextStream;
 use sled_model::llama::Vocab;
 
@@ -17,6 +19,8 @@ pub fn announce(lines: &str) {
 pub struct Output {
     to: Box<dyn Write + Send>,
     marks: Marks,
+    /// Whether a terminal reads it, which would obey what control characters in it say; a pipe is given the text as it is.
+    terminal: bool,
 }
 
 /// How text is marked by who proposed it.
@@ -33,14 +37,29 @@ enum Marks {
 impl Output {
     /// Shows on stdout; with `colours`, who proposed each token.
     pub fn stdout(colours: bool) -> Self {
-        let plain = if std::io::stdout().is_terminal() { Marks::Terminal } else { Marks::Plain };
-        Self { to: Box::new(std::io::stdout()), marks: if colours { Marks::Colours } else { plain } }
+        let terminal = std::io::stdout().is_terminal();
+        let plain = if terminal { Marks::Terminal } else { Marks::Plain };
+        let marks = if colours { Marks::Colours } else { plain };
+        // Colours are for terminals, be it at the end of a pipe.
+        Self { to: Box::new(std::io::stdout()), marks, terminal: terminal || colours }
     }
 
     /// Shows on stderr, with colours.
     pub fn stderr() -> Self {
-        Self { to: Box::new(std::io::stderr()), marks: Marks::Colours }
+        Self { to: Box::new(std::io::stderr()), marks: Marks::Colours, terminal: true }
     }
+}
+
+/// `value` as JSON in one line. JSON spells most control characters as escapes, and this the rest too.
+pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let mut line = String::new();
+    for c in serde_json::to_string(value)?.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => line += &format!("\\u{:04x}", u32::from(c)),
+            c => line.push(c),
+        }
+    }
+    Ok(line)
 }
 
 /// Shows tokens as text as they come, and keeps the text.
@@ -79,7 +98,8 @@ impl<'a> Screen<'a> {
 
     fn print(&mut self, text: &str, provenance: Option<Provenance>) {
         self.text.push_str(text);
-        let Some(Output { to, marks }) = &mut self.out else { return };
+        let Some(Output { to, marks, terminal }) = &mut self.out else { return };
+        let text = if *terminal { Cow::Owned(for_terminal(text)) } else { Cow::Borrowed(text) };
         let style = provenance.filter(|_| !text.is_empty()).and_then(|provenance| style(provenance, *marks));
         let bracketed = *marks == Marks::Plain && provenance.map_or(self.bracket, |p| p == Provenance::Provisional);
         let bracket = match (std::mem::replace(&mut self.bracket, bracketed), bracketed) {
@@ -137,4 +157,19 @@ pub fn summary(tokens: usize, elapsed: Duration, stats: &Stats) -> String {
         line += &format!(" · {} tokens are provisional: no server was there to verify them", stats.provisional_tokens);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn json_has_no_control_characters_and_means_the_same() {
+        let text = "a\u{1b}[2J\u{7f}\u{9b}31m\n\u{9f}\u{a0}é";
+        let line = json(&text).unwrap();
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
 }

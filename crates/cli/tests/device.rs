@@ -65,7 +65,7 @@ fn ask(address: &str, path: &str, body: Option<&Value>) -> (u16, String) {
     let (method, body) = body.map_or(("GET", String::new()), |body| ("POST", body.to_string()));
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -256,7 +256,7 @@ fn real_device_without_a_vocabulary_waits_for_its_server_and_knows_it_the_next_t
     stderr.read_line(&mut told).unwrap();
     assert!(told.contains("cannot reach the server") && told.contains("trying again"), "{told}");
     let mut stream = TcpStream::connect(http).unwrap();
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut health = String::new();
     stream.read_to_string(&mut health).unwrap();
     assert!(health.starts_with("HTTP/1.1 503"), "{health}");

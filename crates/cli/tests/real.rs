@@ -359,3 +359,26 @@ fn real_draft_model_alone_needs_no_server() {
     assert_near_ties(&reference::compare(&mut alone, &sampler, &prompt, &tokens).unwrap(), NEAR_TIE);
     assert_eq!((report["rounds"].as_u64(), report["server_rows"].as_u64()), (Some(0), Some(0)));
 }
+
+#[test]
+fn real_context_that_the_memory_cannot_hold_is_refused_in_one_sentence() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["serve", "--port", "0", "-c", "100000000", "-m"])
+        .arg(file("SLED_TEST_SMOLLM2"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: a context of 100000000 tokens takes 2193.5 GiB of memory"), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+}
+
+#[test]
+fn real_server_computes_on_two_threads_a_core_at_most_and_says_so() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let server = Server::start(&file("SLED_TEST_SMOLLM2"), &["-c", "1024", "-t", "1000"]);
+    let said = server.terminate();
+    let warning = format!("1000 threads would only wait for each other on {cores} cores; computing with {}", 2 * cores);
+    assert!(said.contains(&warning), "{said}");
+    assert!(said.contains(&format!("at once, {} threads", 2 * cores)), "{said}");
+}

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::message::Load;
+use crate::message::{Load, MAX_UNHEARD};
 
 /// The longest block may be this much longer, or shorter, than what the last one turned out: cost models are noisy, and
 /// lengths that follow them freely run away.
@@ -39,7 +39,7 @@ const LONGEST_PAUSE: usize = 4096;
 
 /// How many tokens the server decodes by itself before it is told to go on.
 const SHORTEST_LEASE: usize = 16;
-const LONGEST_LEASE: usize = 256;
+const LONGEST_LEASE: usize = MAX_UNHEARD;
 
 /// What a device has measured of the costs, and how long its blocks may be.
 #[derive(Clone, Debug)]
@@ -217,7 +217,7 @@ impl Goodput {
     #[must_use]
     pub fn lease(&self) -> usize {
         let on_the_way = self.way.or(0.0) / self.plain_step.or(f64::MAX);
-        (SHORTEST_LEASE + (2.0 * on_the_way) as usize).min(LONGEST_LEASE)
+        SHORTEST_LEASE.saturating_add((2.0 * on_the_way) as usize).min(LONGEST_LEASE)
     }
 
     fn is_drafting_faster(&self) -> bool {
@@ -369,6 +369,17 @@ mod tests {
         };
         assert!(is_faster(4), "twice as fast as a token a step");
         assert!(!is_faster(1), "slower than plain decoding was");
+    }
+
+    #[test]
+    fn a_lease_keeps_its_bounds_whatever_a_server_tells_of_its_steps() {
+        for (step, lease) in [(Duration::ZERO, LONGEST_LEASE), (3600 * 1000 * MS, SHORTEST_LEASE)] {
+            let mut goodput = Goodput::default();
+            goodput
+                .on_load(Load { queue: step, step, row: Duration::ZERO, sharing: u32::MAX, price: u32::MAX }, u32::MAX);
+            goodput.on_round_trip(100 * MS);
+            assert_eq!(goodput.lease(), lease, "{step:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! | [`acceptance`] | how far verdicts accept drafts, counted |
 //! | [`device`] | the device's side of a session |
 //! | [`server`] | the server's side: sessions, acceptance, the next forward pass |
+//! | [`names`] | nothing: names and texts from outside, which can do no harm |
+//! | [`suspicion`] | whose fault it is that a pass failed which many shared |
 //! | [`text`] | where committed bytes become text, and where a stop string ends it |
 
 pub mod acceptance;
@@ -21,11 +23,13 @@ pub mod calibration;
 pub mod device;
 pub mod goodput;
 pub mod message;
+pub mod names;
 pub mod policy;
 pub mod sampler;
 pub mod sequence;
 pub mod server;
 pub mod step;
+pub mod suspicion;
 pub mod text;
 
 /// A token id in the target's vocabulary.

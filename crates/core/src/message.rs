@@ -59,10 +59,14 @@ pub struct DraftBlock {
     pub built_on: Digest,
     /// The proposal `d_1..d_k`; may be empty.
     pub tokens: Vec<Token>,
-    /// The server may decode by itself, unasked, while fewer than this many tokens are committed; 0 asks for nothing.
-    /// A thin client sets it to where its answer must end.
+    /// The server may decode by itself, unasked, while fewer than this many tokens are committed; 0 asks for nothing. It goes no
+    /// further than [`MAX_UNHEARD`] tokens without a word from the device.
     pub until: usize,
 }
+
+/// The most tokens that a server commits after a device last said anything, so that nothing is decoded for a device that is not
+/// there any more. Who lets the server decode says so again when half of them have come.
+pub const MAX_UNHEARD: usize = 256;
 
 /// The server's message to a device.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +89,28 @@ pub enum Reply {
     Closing(String),
     /// The session cannot go on anywhere; one sentence for the user.
     Failed(String),
+}
+
+impl Reply {
+    /// About how much memory it takes while it waits to be sent, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let held = match self {
+            Self::Commit(commit) => {
+                let logprobs = commit.logprobs.iter().map(|of| size_of::<Logprobs>() + size_of_val(&*of.top));
+                size_of_val(&*commit.tokens) + logprobs.sum::<usize>()
+            }
+            Self::Resend { .. } | Self::Pending { .. } => 0,
+            Self::Closing(reason) | Self::Failed(reason) => reason.len(),
+        };
+        size_of::<Self>() + held
+    }
+
+    /// Whether it tells again what was told before, because the device asked again: whoever is told a later one needs it no more.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        matches!(self, Self::Commit(Commit { rows: 0, .. }))
+    }
 }
 
 /// "From position `from` on: `accepted` of your tokens as you sent them, then `tokens` of mine."
@@ -142,4 +168,34 @@ pub struct Load {
     pub sharing: u32,
     /// What one more row costs, in thousandths of a token: so much is not committed, for anybody, because of it.
     pub price: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_weighs_what_it_holds() {
+        let commit = |tokens: usize, top: usize| {
+            let logprobs = vec![Logprobs { chosen: 0.0, top: vec![(0, 0.0); top] }; tokens];
+            let (digest, tokens) = (Digest::EMPTY, vec![0; tokens]);
+            let load = Load::default();
+            Reply::Commit(Commit {
+                turn: 1,
+                from: 0,
+                accepted: 0,
+                tokens,
+                digest,
+                rows: 0,
+                unasked: false,
+                logprobs,
+                load,
+            })
+        };
+        let empty = Reply::Pending { turn: 1 }.bytes();
+        assert_eq!(Reply::Closing("bye".to_owned()).bytes(), empty + 3);
+        assert_eq!(commit(0, 0).bytes(), empty);
+        assert_eq!(commit(1000, 20).bytes() - commit(1000, 0).bytes(), 1000 * 20 * 8);
+        assert!(commit(1, 0).is_repeated() && !Reply::Pending { turn: 1 }.is_repeated());
+    }
 }

@@ -19,7 +19,7 @@ use sled_core::message::{Commit, DraftBlock, Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Grammar, Logprobs, Sampler, SamplingParams};
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
 use sled_model::grammar::Compiler;
@@ -295,7 +295,7 @@ fn a_long_answer_is_recalled_in_parts_with_all_its_log_probabilities() {
         rate_goal: None,
     });
     let now = Duration::from_millis(1);
-    let id = server.open(now).unwrap();
+    let id = server.open(now, Owner(0)).unwrap();
     let prompt = Prompt {
         tokens: vec![1, 2, 3],
         max_tokens: ANSWER,
@@ -312,6 +312,8 @@ fn a_long_answer_is_recalled_in_parts_with_all_its_log_probabilities() {
         step.cache_ops.iter().for_each(|&op| model.apply(op).unwrap());
         model.forward(&step.rows).unwrap();
         server.complete(now, &mut step, |row| model.logits(row)).unwrap();
+        // It is there, and says so.
+        server.request(now, id, Request::Stop(0));
     }
     let answers = server.take_answered();
     assert_eq!((answers.len(), answers[0].prompt, answers[0].tally.committed), (1, 3, ANSWER as u64));

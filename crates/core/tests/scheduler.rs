@@ -3,123 +3,16 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bench;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bench::{Bench, MS, OWNER, RIGHT, WRONG, config};
 use sled_core::Token;
-use sled_core::device::Prompt;
-use sled_core::message::{Commit, DraftBlock, Reply, Request};
-use sled_core::sequence::Sequence;
-use sled_core::server::{Assist, Batching, Busy, Plan, Server, ServerConfig, SessionId, Step};
+use sled_core::message::{DraftBlock, Reply, Request};
+use sled_core::server::{Assist, Batching, Busy, Owner, Plan, ServerConfig, SessionId};
 use sled_core::step::CacheOp;
-
-const VOCAB: usize = 8;
-const MS: Duration = Duration::from_millis(1);
-
-/// The target always chooses this token.
-const RIGHT: Token = 1;
-const WRONG: Token = 2;
-
-fn config() -> ServerConfig {
-    ServerConfig {
-        vocab_size: VOCAB,
-        cells: 100_000,
-        sequences: 64,
-        rows: 512,
-        context: 4_000,
-        end_of_generation: Vec::new(),
-        sessions: 1_000,
-        queue: 1_000,
-        batching: Batching::Continuous,
-        assist: Assist::Auto,
-        rate_goal: None,
-    }
-}
-
-/// A server, an engine whose passes take `fixed + row * rows`, and what each device has.
-struct Bench {
-    server: Server,
-    now: Duration,
-    fixed: Duration,
-    row: Duration,
-    texts: BTreeMap<SessionId, Sequence>,
-    commits: Vec<(SessionId, Commit)>,
-    logits: Vec<f32>,
-}
-
-impl Bench {
-    fn new(config: ServerConfig, fixed: Duration, row: Duration) -> Self {
-        let mut server = Server::new(config);
-        for rows in [1, 2, 4, 8, 16, 1, 2, 4, 8, 16] {
-            server.calibrate(rows, fixed + row * rows as u32);
-        }
-        let mut logits = vec![0.0; VOCAB];
-        logits[RIGHT as usize] = 1.0;
-        Self { server, now: Duration::ZERO, fixed, row, texts: BTreeMap::new(), commits: Vec::new(), logits }
-    }
-
-    fn open(&mut self, prompt: &[Token]) -> SessionId {
-        let id = self.server.open(self.now).unwrap();
-        let update =
-            Prompt { tokens: prompt.to_vec(), max_tokens: 4_000 - prompt.len(), ..Prompt::default() }.into_context(1);
-        assert_eq!(self.server.request(self.now, id, Request::Context(update)), None);
-        self.texts.insert(id, Sequence::from_prompt(prompt));
-        id
-    }
-
-    /// A device that lets the server decode.
-    fn open_thin(&mut self, prompt: &[Token]) -> SessionId {
-        let id = self.open(prompt);
-        self.draft(id, &[], 4_000);
-        id
-    }
-
-    fn draft(&mut self, id: SessionId, tokens: &[Token], until: usize) {
-        let text = &self.texts[&id];
-        let (from, built_on) = (text.len(), text.last_digest());
-        let block = DraftBlock { turn: 1, from, built_on, tokens: tokens.to_vec(), until };
-        self.server.request(self.now, id, Request::Draft(block));
-    }
-
-    fn plan(&mut self) -> Option<Step> {
-        match self.server.plan(self.now) {
-            Plan::Run(step) => Some(step),
-            Plan::Wait(_) | Plan::Idle => None,
-        }
-    }
-
-    fn complete(&mut self, mut step: Step) -> Vec<(SessionId, Commit)> {
-        let (used, cells) = self.server.cells();
-        assert!(used + step.rows.len() <= cells);
-        self.now += self.fixed + self.row * step.rows.len() as u32;
-        let logits = &self.logits;
-        let replies = self.server.complete(self.now, &mut step, |_| Ok::<_, ()>(logits.as_slice())).unwrap();
-        let mut commits = Vec::new();
-        for (id, reply) in replies {
-            let Reply::Commit(commit) = reply else { continue };
-            let text = self.texts.get_mut(&id).unwrap();
-            while text.len() < commit.end() {
-                text.push(RIGHT);
-            }
-            assert_eq!(text.last_digest(), commit.digest);
-            commits.push((id, commit));
-        }
-        self.commits.extend(commits.iter().cloned());
-        commits
-    }
-
-    /// One pass, if one is due now.
-    fn step(&mut self) -> Vec<(SessionId, Commit)> {
-        match self.plan() {
-            Some(step) => self.complete(step),
-            None => Vec::new(),
-        }
-    }
-
-    fn tokens(&self, id: SessionId) -> usize {
-        self.texts[&id].len() - self.texts[&id].prompt_len()
-    }
-}
 
 #[test]
 fn every_ready_session_is_served_within_a_bounded_number_of_steps() {
@@ -293,6 +186,8 @@ fn without_a_draft_a_session_is_assisted_as_far_as_its_goal_needs() {
             if bench.step().is_empty() {
                 bench.now += MS;
             }
+            // It is there, and says so.
+            assert_eq!(bench.server.request(bench.now, id, Request::Stop(0)), None);
         }
         assert!(bench.commits.iter().all(|(_, commit)| commit.unasked));
         bench.tokens(id)
@@ -427,7 +322,7 @@ fn beyond_its_limits_a_server_is_busy_and_says_for_how_long() {
     let mut bench = Bench::new(ServerConfig { sessions: 3, queue: 2, ..config() }, 10 * MS, 10 * MS);
     bench.open(&[1; 1_000]);
     bench.open(&[2; 1_000]);
-    let Err((busy, after)) = bench.server.open(bench.now) else { panic!("two prompts wait already") };
+    let Err((busy, after)) = bench.server.open(bench.now, OWNER) else { panic!("two prompts wait already") };
     assert_eq!(busy, Busy::Queue(2));
     assert!(after > Duration::from_secs(15) && after < Duration::from_secs(25), "2000 rows of 10 ms: {after:?}");
     while bench.plan().map(|step| bench.complete(step)).is_some() {
@@ -436,7 +331,7 @@ fn beyond_its_limits_a_server_is_busy_and_says_for_how_long() {
         }
     }
     bench.open(&[3, 4]);
-    assert_eq!(bench.server.open(bench.now).unwrap_err().0, Busy::Sessions(3));
+    assert_eq!(bench.server.open(bench.now, OWNER).unwrap_err().0, Busy::Sessions(3));
 }
 
 #[test]
@@ -454,4 +349,132 @@ fn what_a_closed_session_left_is_given_up_before_anybody_is_evicted() {
     (0..10).for_each(|_| drop(bench.step()));
     assert_eq!(bench.server.evictions(), 0);
     assert!(bench.tokens(second) > 5);
+}
+
+/// The rows that a new session of `owner` needs for its first token.
+fn rows_of_another(bench: &mut Bench, owner: Owner, prompt: &[Token]) -> usize {
+    let id = bench.open_as(owner, prompt);
+    bench.draft(id, &[], prompt.len() + 1);
+    let mut rows = 0;
+    while bench.tokens(id) == 0 {
+        let step = bench.plan().unwrap();
+        rows += step.rows.len();
+        bench.complete(step);
+    }
+    bench.server.close(bench.now, id);
+    rows
+}
+
+#[test]
+fn nothing_is_found_of_what_others_wrote() {
+    let mut bench = Bench::new(ServerConfig { assist: Assist::Never, ..config() }, 10 * MS, MS);
+    let secret: Vec<Token> = (0..120).map(|i| 1 + i * i % 7).collect();
+    // One is closed, one is idle, and one is being read.
+    assert_eq!(rows_of_another(&mut bench, OWNER, &secret), 120);
+    let _idle = bench.open_thin(&secret[..100]);
+    let reading = bench.open(&secret);
+    bench.draft(reading, &[], 121);
+    for (i, len) in [30, 60, 100, 119, 120].into_iter().enumerate() {
+        let guess = [&secret[..len], &[0]].concat();
+        let id = bench.open_as(Owner(100 + i as u64), &guess);
+        bench.draft(id, &[], guess.len() + 1);
+        let mut rows = 0;
+        while bench.tokens(id) == 0 {
+            let step = bench.plan().unwrap();
+            rows += step.rows.len();
+            bench.complete(step);
+        }
+        assert!(rows > len, "all of it is read: {rows} rows for {len} tokens");
+        assert_eq!(bench.server.reused(id), 0);
+        bench.server.close(bench.now, id);
+    }
+}
+
+#[test]
+fn chats_that_take_turns_are_read_once() {
+    let mut bench = Bench::new(ServerConfig { assist: Assist::Never, ..config() }, 10 * MS, MS);
+    let template = [5; 40];
+    let chat = |topic: Token, turns: usize| [&template[..], &vec![topic; 100 * turns]].concat();
+    assert_eq!(rows_of_another(&mut bench, OWNER, &chat(1, 1)), 140);
+    assert_eq!(rows_of_another(&mut bench, OWNER, &chat(2, 1)), 100, "the template is there");
+    for turns in 2..5 {
+        for topic in [1, 2] {
+            assert_eq!(rows_of_another(&mut bench, OWNER, &chat(topic, turns)), 100, "topic {topic}, turn {turns}");
+        }
+    }
+    assert_eq!(bench.server.cells().0, 40 + 2 * 400, "what is shared is there once");
+}
+
+#[test]
+fn a_prefix_is_taken_over_where_it_would_be_given_up_else() {
+    let mut bench = Bench::new(ServerConfig { sequences: 2, assist: Assist::Never, ..config() }, 10 * MS, MS);
+    let text = |first: Token, second: Token| [vec![first; 50], vec![second; 100]].concat();
+    assert_eq!(rows_of_another(&mut bench, OWNER, &text(1, 1)), 150);
+    assert_eq!(rows_of_another(&mut bench, OWNER, &text(2, 2)), 150);
+    // The first of both gives way, and has what is asked for.
+    assert_eq!(rows_of_another(&mut bench, OWNER, &text(1, 3)), 100);
+    // The second is older, but has nothing that is asked for; most of the other is used again.
+    assert_eq!(rows_of_another(&mut bench, OWNER, &[text(1, 3), vec![4; 10]].concat()), 10);
+    assert_eq!(rows_of_another(&mut bench, OWNER, &[text(2, 2), vec![4; 10]].concat()), 10);
+}
+
+#[test]
+fn a_public_prefix_is_read_once_for_everybody() {
+    let mut bench = Bench::new(ServerConfig { assist: Assist::Never, ..config() }, 10 * MS, MS);
+    let public = vec![5; 200];
+    bench.server.share(public.clone());
+    let ids: Vec<_> = (0..6)
+        .map(|owner| {
+            let prompt = [&public[..], &[1; 20], &[2]].concat();
+            let id = bench.open_as(Owner(owner), &prompt);
+            bench.draft(id, &[], prompt.len() + 1);
+            id
+        })
+        .collect();
+    let mut rows = 0;
+    while ids.iter().any(|&id| bench.tokens(id) == 0) {
+        let step = bench.plan().unwrap();
+        rows += step.rows.len();
+        bench.complete(step);
+    }
+    assert_eq!(rows, 200 + 6 * 21, "what follows is everybody's own, though it is equal");
+    assert_eq!(ids.iter().map(|&id| bench.server.reused(id)).collect::<Vec<_>>(), [0, 200, 200, 200, 200, 200]);
+    assert_eq!(bench.server.cells().0, rows);
+}
+
+#[test]
+fn nobody_gives_way_to_drafts() {
+    let mut bench = Bench::new(ServerConfig { cells: 130, assist: Assist::Never, ..config() }, 10 * MS, MS);
+    let idle = bench.open(&[3; 60]);
+    bench.draft(idle, &[], 61);
+    while bench.tokens(idle) == 0 {
+        bench.step();
+    }
+    let drafting = bench.open(&[4; 60]);
+    let mut most = 0;
+    for _ in 0..2 {
+        bench.draft(drafting, &[RIGHT; 8], 0);
+        let step = bench.plan().unwrap();
+        most = most.max(step.rows.iter().filter(|row| row.wants_logits).count());
+        bench.complete(step);
+    }
+    assert_eq!((bench.tokens(drafting), most), (11, 9), "drafts are verified where there is room");
+    assert_eq!(bench.server.evictions(), 0, "60 cells of one and 70 of the other");
+}
+
+#[test]
+fn a_turn_is_the_longer_the_longer_its_text_took_to_read() {
+    // Rows are dear: reading 1,000 tokens takes as long as 500 passes.
+    let mut bench = Bench::new(ServerConfig { sequences: 1, ..config() }, 10 * MS, 10 * MS);
+    let ids = [3, 4].map(|token| bench.open_thin(&vec![token; 1_000]));
+    let (mut rows, mut reading) = (0, 0);
+    while ids.iter().any(|&id| bench.tokens(id) == 0) {
+        let Some(step) = bench.plan() else { panic!("somebody is always served") };
+        rows += step.rows.len();
+        reading += step.rows.iter().filter(|row| !row.wants_logits).count();
+        bench.complete(step);
+    }
+    assert!(bench.server.evictions() >= 1, "it is the other's turn sometime");
+    let first = bench.tokens(ids[0]);
+    assert!((1_500..=2_900).contains(&first), "{first} tokens before the other's turn; {reading} of {rows} rows");
 }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use sled_core::names::{Fingerprint, PlainText};
 use tonic::{Code, Status};
+
+use crate::remedy::{Phase, Remedy};
 
 /// What can go wrong on a device; each message is one sentence for the user.
 #[derive(Debug, thiserror::Error)]
@@ -16,25 +19,25 @@ pub enum Error {
         /// The address that was tried.
         url: String,
         /// What the transport says.
-        reason: String,
+        reason: PlainText,
     },
-    /// None of several servers can be used.
+    /// None of several servers can be used for now.
     #[error("no server can be used ({0}); start one with `sled serve -m MODEL`, or check --server")]
-    NoServer(String),
+    NoServer(PlainText),
     /// The server refused, or ended the session.
     #[error("{0}")]
-    Refused(String),
+    Refused(PlainText),
     /// The server takes no more sessions for now.
     #[error("{reason}; try again in {} s", .after.as_secs().max(1))]
     Busy {
         /// What the server says.
-        reason: String,
+        reason: PlainText,
         /// How long it asks to be left alone.
         after: std::time::Duration,
     },
     /// The connection broke in the middle of a session.
     #[error("the connection to the server broke ({0}); run the command again")]
-    Broken(String),
+    Broken(PlainText),
     /// The server sent what cannot be.
     #[error("the server sent what cannot be: {0}")]
     Wire(#[from] sled_wire::WireError),
@@ -50,10 +53,16 @@ pub enum Error {
     #[error("the server announced the vocabulary {announced} but sent {sent}; run the same version of sled on both")]
     VocabularyMismatch {
         /// The fingerprint that the server gave.
-        announced: String,
+        announced: Fingerprint,
         /// The fingerprint of what came.
-        sent: String,
+        sent: Fingerprint,
     },
+    /// The vocabulary comes too slowly.
+    #[error("the server sends its vocabulary too slowly or not at all; check the network, or look for another server")]
+    SlowVocabulary,
+    /// The vocabulary could not be read to its end.
+    #[error("the vocabulary could not be read to its end; run the command again")]
+    Interrupted,
     /// The draft model speaks another vocabulary than the target.
     #[error(
         "the draft model's vocabulary {ours} is not the vocabulary {theirs} of {model}; use a draft model of the same family, or \
@@ -61,9 +70,9 @@ pub enum Error {
     )]
     OtherVocabulary {
         /// The fingerprint of the draft model's.
-        ours: String,
+        ours: Fingerprint,
         /// The fingerprint of the target's.
-        theirs: String,
+        theirs: Fingerprint,
         /// The target.
         model: String,
     },
@@ -97,7 +106,7 @@ impl Error {
     pub(crate) fn in_brief(&self) -> String {
         match self {
             Self::Unreachable { url, reason } => format!("{url}: {reason}"),
-            Self::Broken(reason) | Self::Refused(reason) | Self::Busy { reason, .. } => reason.clone(),
+            Self::Broken(reason) | Self::Refused(reason) | Self::Busy { reason, .. } => reason.to_string(),
             other => other.to_string(),
         }
     }
@@ -105,26 +114,29 @@ impl Error {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        let from_transport = std::error::Error::source(&status).is_some();
-        if let Some(after) = sled_wire::retry_after(&status) {
-            return Self::Busy { reason: status.message().to_owned(), after };
-        }
-        match status.code() {
-            _ if from_transport => Self::Broken(brief(&status)),
-            Code::Unknown | Code::Internal | Code::Cancelled => Self::Broken(status.message().to_owned()),
-            Code::Unimplemented => Self::Refused("what answers there is not a SLED server; check --server".to_owned()),
-            _ => Self::Refused(status.message().to_owned()),
+        match Remedy::of(&status, Phase::Opening) {
+            Remedy::Later(after) => Self::Busy { reason: reason_of(&status), after },
+            Remedy::Reconnect => Self::Broken(reason_of(&status)),
+            Remedy::Elsewhere | Remedy::End if status.code() == Code::Unimplemented => {
+                Self::Refused("what answers there is not a SLED server; check --server".into())
+            }
+            Remedy::Elsewhere | Remedy::End => Self::Refused(reason_of(&status)),
         }
     }
 }
 
+/// Why a server, or the transport in its place, ended a call.
+pub(crate) fn reason_of(status: &Status) -> PlainText {
+    if std::error::Error::source(status).is_some() { brief(status) } else { status.message().into() }
+}
+
 /// The innermost cause, which is what a user can make sense of.
-pub(crate) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn brief(error: &(dyn std::error::Error + 'static)) -> PlainText {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    innermost.to_string().into()
 }
 
 fn reason(error: &std::io::Error) -> String {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use sled_wire::{Description, PROTOCOL, SessionList, SledClient, pb};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
 
-use crate::Error;
 use crate::error::brief;
+use crate::{Error, race};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a server may take to say what it is.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to say what it is, or what it is doing.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server that vanished without closing its connection is noticed after this long, twice.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -30,8 +31,7 @@ impl Link {
     /// # Errors
     /// If the address is none, nobody answers, or who answers is no server of this version.
     pub async fn connect(address: &str) -> Result<Self, Error> {
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|_invalid| Error::Address(address.to_owned()))?;
+        let (url, endpoint) = endpoint(address)?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -40,37 +40,28 @@ impl Link {
         let channel =
             endpoint.connect().await.map_err(|error| Error::Unreachable { url: url.clone(), reason: brief(&error) })?;
         let mut client = sled_wire::client(channel);
-        let describing = client.describe(pb::DescribeRequest { protocol: PROTOCOL });
-        let unreachable = |reason| Error::Unreachable { url, reason };
-        let description = match tokio::time::timeout(DESCRIBE_TIMEOUT, describing).await {
-            Err(_elapsed) => return Err(unreachable("it does not answer".to_owned())),
-            Ok(answer) => answer.map_err(|status| match Error::from(status) {
-                Error::Broken(reason) => unreachable(reason),
-                error => error,
-            })?,
-        };
+        let describing = in_time(client.describe(pb::DescribeRequest { protocol: PROTOCOL }));
+        let description = describing.await.map_err(|error| match error {
+            Error::Broken(reason) => Error::Unreachable { url, reason },
+            error => error,
+        })?;
         let description = sled_wire::decode_description(description.into_inner())?;
         Ok(Self { client, address: address.to_owned(), description })
     }
 
-    /// Connects to the first of `addresses` that answers.
+    /// Connects to the first of `addresses` that answers; one that says nothing holds up the next for a second.
     ///
     /// # Errors
     /// If none does; the error of a single address is as [`Link::connect`] gives it.
     pub async fn connect_any(addresses: &[String]) -> Result<Self, Error> {
-        let mut errors = Vec::new();
-        for address in addresses {
-            match Self::connect(address).await {
-                Ok(link) => return Ok(link),
-                // A typing error is not to be covered up by another server.
-                Err(error @ Error::Address(_)) => return Err(error),
-                Err(error) => errors.push(error),
-            }
-        }
-        match errors.len() {
-            1 => Err(errors.remove(0)),
-            _ => Err(Error::NoServer(errors.iter().map(Error::in_brief).collect::<Vec<_>>().join("; "))),
-        }
+        // A typing error is not to be covered up by another server.
+        addresses.iter().try_for_each(|address| endpoint(address).map(|_good| ()))?;
+        let connect = |address: &String| {
+            let address = address.clone();
+            async move { Self::connect(&address).await }
+        };
+        let (_, link) = race::first(addresses.iter().map(connect).collect()).await.map_err(Error::of_all)?;
+        Ok(link)
     }
 
     /// How long the server takes to answer a short question.
@@ -79,7 +70,7 @@ impl Link {
     /// If it does not answer.
     pub async fn round_trip(&self) -> Result<Duration, Error> {
         let asked = std::time::Instant::now();
-        self.client.clone().describe(pb::DescribeRequest { protocol: PROTOCOL }).await?;
+        in_time(self.client.clone().describe(pb::DescribeRequest { protocol: PROTOCOL })).await?;
         Ok(asked.elapsed())
     }
 
@@ -88,7 +79,7 @@ impl Link {
     /// # Errors
     /// If the server does not answer.
     pub async fn sessions(&self) -> Result<SessionList, Error> {
-        let list = self.client.clone().sessions(pb::SessionsRequest {}).await?;
+        let list = in_time(self.client.clone().sessions(pb::SessionsRequest {})).await?;
         Ok(sled_wire::decode_sessions(list.into_inner())?)
     }
 
@@ -103,4 +94,17 @@ impl Link {
     pub fn description(&self) -> &Description {
         &self.description
     }
+}
+
+/// What an address stands for.
+fn endpoint(address: &str) -> Result<(String, Endpoint), Error> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|_invalid| Error::Address(address.to_owned()))?;
+    Ok((url, endpoint))
+}
+
+/// The answer to a short question.
+async fn in_time<T>(asked: impl Future<Output = Result<Response<T>, Status>>) -> Result<Response<T>, Error> {
+    let silent = |_elapsed| Error::Broken("it does not answer".into());
+    Ok(tokio::time::timeout(ANSWER_TIMEOUT, asked).await.map_err(silent)??)
 }

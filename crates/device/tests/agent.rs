@@ -9,14 +9,17 @@ mod support;
 use std::time::Duration;
 
 use sled_api::backend::{Backend, Event, Job, Mode, Refusal};
+use sled_api::listen::Limits;
 use sled_core::device::{FinishReason, Prompt, Provenance};
-use sled_device::agent::{Agent, Drafter, Target};
+use sled_device::agent::{Agent, Drafter, Http, Target};
 use sled_device::{Link, SharedDrafter};
 use sled_model::synthetic::SyntheticModel;
 use sled_sim::rng::Rng;
 use sled_wire::Activity;
 use support::agents::*;
 use support::{CONTEXT, Proxy, config, expected, prompt, serve_with_vocabulary, vocabulary};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn requests_at_once_each_get_the_targets_own_output() {
@@ -347,4 +350,30 @@ async fn an_agent_that_closes_cuts_off_what_takes_too_long() {
         last = Some(event);
     }
     assert!(matches!(last, Some(Event::Failed(sentence)) if sentence.contains("shutting down")));
+}
+
+/// A port of an agent to be.
+async fn port(limits: Limits) -> Http {
+    let settings = sled_api::Settings { limits, ..sled_api::Settings::default() };
+    Http::bind(([127, 0, 0, 1], 0).into(), settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_to_an_agents_port_that_says_nothing_is_hung_up_on() {
+    let http = port(Limits { opening: Duration::from_millis(100), ..Limits::default() }).await;
+    for said in ["", "GET /health HTTP/1.1\r\nhost: x"] {
+        let mut stream = TcpStream::connect(http.address()).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_agents_port_turns_away_who_has_all_connections_that_it_may_have() {
+    let http = port(Limits { per_client: 2, ..Limits::default() }).await;
+    let held = [TcpStream::connect(http.address()).await.unwrap(), TcpStream::connect(http.address()).await.unwrap()];
+    let mut refused = String::new();
+    let _reset = TcpStream::connect(http.address()).await.unwrap().read_to_string(&mut refused).await;
+    assert!(refused.contains("too many connections are open"), "{refused}");
+    drop(held);
 }

@@ -90,3 +90,49 @@ async fn a_grammar_that_is_none_ends_its_session_with_a_sentence_and_no_other() 
     let error = session.generate(odd, |_| ControlFlow::Continue(())).await.unwrap_err();
     assert!(error.to_string().contains("control characters"), "{error}");
 }
+
+/// Grammars of so many parts, each of which is in the one before.
+fn deep(links: usize) -> Vec<Grammar> {
+    let chain = |link: &dyn Fn(String) -> String| {
+        let definitions: Vec<String> = (0..links)
+            .map(|i| format!("\"d{i}\": {}", link(format!("{{\"$ref\": \"#/$defs/d{}\"}}", i + 1))))
+            .collect();
+        let definitions = definitions.join(", ");
+        Grammar::json_schema(&format!(
+            "{{\"$ref\": \"#/$defs/d0\", \"$defs\": {{{definitions}, \"d{links}\": {{\"type\": \"null\"}}}}}}"
+        ))
+    };
+    let rules: String = (0..links).map(|i| format!("r{i}: \"A\" r{}\n", i + 1)).collect();
+    let terminals: String = (0..links).map(|i| format!("T{i}: \"A\" T{}\n", i + 1)).collect();
+    vec![
+        chain(&|next| next),
+        chain(&|next| format!("{{\"allOf\": [{next}]}}")),
+        chain(&|next| format!("{{\"anyOf\": [{next}]}}")),
+        chain(&|next| format!("{{\"oneOf\": [{next}]}}")),
+        chain(&|next| format!("{{\"items\": {next}}}")),
+        chain(&|next| format!("{{\"properties\": {{\"a\": {next}}}}}")),
+        Grammar::lark(&format!("start: r0\n{rules}r{links}: \"B\"")),
+        Grammar::lark(&format!("start: T0\n{terminals}T{links}: \"B\"")),
+        Grammar::regex(&format!("{}A{}", "(".repeat(links), ")".repeat(links))),
+    ]
+}
+
+#[tokio::test]
+async fn a_grammar_that_is_too_deep_is_refused_by_server_and_device_and_harms_nobody() {
+    let server = serve(4).await;
+    let mut other = open(server.address, 2).await;
+    for links in [300, 1000] {
+        for grammar in deep(links) {
+            // The thin client leaves it to the server; the other compiles it for its drafter.
+            for i in [0, 1] {
+                let mut session = open(server.address, i).await;
+                let refused = session.generate(prompt(i, grammar.clone()), |_| ControlFlow::Continue(())).await;
+                let sentence = refused.expect_err("it is too deep").to_string();
+                assert!(sentence.contains("at most 128") && sentence.lines().count() == 1, "{sentence}");
+            }
+        }
+        let answer =
+            other.generate(prompt(2, Grammar::regex("[A-Z]{4}")), |_| ControlFlow::Continue(())).await.unwrap();
+        assert_eq!(answer.tokens.len(), 5);
+    }
+}

@@ -17,7 +17,9 @@ use sled_core::sampler::{Context, Sampler};
 use sled_device::{Drafts, Error, Generation, Link, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_wire::pb;
-use support::{Proxy, Slow, VOCAB, VOCABULARY, config, drafter, expected, prompt, serve, serve_at, serve_slowly};
+use support::{
+    MODEL, Proxy, Slow, VOCAB, VOCABULARY, config, drafter, expected, prompt, serve, serve_at, serve_slowly,
+};
 
 /// What the user was told.
 type Told = Arc<Mutex<Vec<String>>>;
@@ -284,11 +286,12 @@ impl sled_wire::Sled for Liar {
         _request: tonic::Request<pb::DescribeRequest>,
     ) -> Result<tonic::Response<pb::ServerDescription>, tonic::Status> {
         Ok(tonic::Response::new(sled_wire::encode_description(sled_wire::Description {
-            version: "0".to_owned(),
-            name: "liar".to_owned(),
-            model: "liar".to_owned(),
-            model_fingerprint: "feedfeedfeedfeed".to_owned(),
-            vocabulary_fingerprint: VOCABULARY.to_owned(),
+            version: "0".into(),
+            name: "liar".into(),
+            model: "liar".into(),
+            model_fingerprint: MODEL,
+            vocabulary_fingerprint: VOCABULARY,
+            vocabulary_file: sled_wire::VocabularyFile::of(b"no file"),
             bounds: sled_wire::Bounds { vocabulary_size: VOCAB, context: 200, max_draft: 64 },
         })))
     }

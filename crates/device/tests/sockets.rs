@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use sled_core::device::{Fallback, Prompt, Resilience};
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
@@ -106,9 +107,9 @@ async fn a_busy_server_is_come_back_to_when_it_said() {
 #[tokio::test]
 async fn a_device_with_another_vocabulary_is_refused_with_both_fingerprints() {
     let server = serve(1).await;
-    let other = SessionOptions { vocabulary_fingerprint: "ffff0000ffff0000".to_owned(), ..options(None) };
+    let other = SessionOptions { vocabulary_fingerprint: Fingerprint::new(0xffff_0000_ffff_0000), ..options(None) };
     let refusal = Session::open(&connect(server.address).await, other).await.err().unwrap().to_string();
-    assert!(refusal.contains(VOCABULARY) && refusal.contains("ffff0000ffff0000"), "{refusal}");
+    assert!(refusal.contains(&VOCABULARY.to_string()) && refusal.contains("ffff0000ffff0000"), "{refusal}");
 }
 
 #[tokio::test]
@@ -162,7 +163,7 @@ fn open(protocol: u32) -> pb::DeviceMessage {
     let open = pb::Open {
         protocol,
         device: "raw".to_owned(),
-        vocabulary_fingerprint: VOCABULARY.to_owned(),
+        vocabulary_fingerprint: VOCABULARY.to_string(),
         model_fingerprint: String::new(),
     };
     pb::DeviceMessage { body: Some(pb::device_message::Body::Open(open)) }

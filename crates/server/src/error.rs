@@ -21,9 +21,6 @@ pub enum Error {
     /// The engine thread ended, and nobody had told it to.
     #[error("the engine stopped by itself: {0}; start the server again, and report this if it happens again")]
     Engine(String),
-    /// The gRPC server ended with an error.
-    #[error("the gRPC server failed: {0}; start it again")]
-    Transport(#[from] tonic::transport::Error),
     /// The model cannot be served over HTTP.
     #[error(transparent)]
     Api(#[from] sled_api::Error),

@@ -5,45 +5,36 @@ use std::time::Duration;
 
 use sled_core::message::Request;
 use sled_model::grammar::Compiler;
-use tokio::sync::Semaphore;
+use sled_model::workers::{Caller, Workers};
+use tonic::Status;
 
-/// How long a request may wait for its grammar. Those before it, which it waits for too, are bounded by their size.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// When a device is to come again that found too many others before it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What compiles grammars; clones share it.
 #[derive(Clone)]
 pub(crate) struct Grammars {
     compiler: Option<Arc<Compiler>>,
-    /// One at a time: the cores are the engine's.
-    turn: Arc<Semaphore>,
 }
 
 impl Grammars {
     /// Without a compiler, requests with a grammar fail.
     pub(crate) fn new(compiler: Option<Arc<Compiler>>) -> Self {
-        Self { compiler, turn: Arc::new(Semaphore::new(1)) }
+        Self { compiler }
     }
 
-    /// The request with its grammar compiled, if it has one; the error is one sentence for the user.
-    pub(crate) async fn prepare(&self, mut request: Request) -> Result<Request, String> {
+    /// The request of `caller` with its grammar compiled, if it has one; else one sentence for the user.
+    pub(crate) async fn prepare(&self, caller: Caller, mut request: Request) -> Result<Request, Status> {
         if let Request::Context(update) = &mut request
             && let Some(grammar) = &mut update.sampling.grammar
             && let Some(compiler) = self.compiler.clone()
         {
-            let (turn, source) = (Arc::clone(&self.turn), grammar.clone());
-            let compiling = async move {
-                let turn = turn.acquire_owned().await;
-                let compile = move || {
-                    let compiled = compiler.compile(&source);
-                    drop(turn);
-                    compiled
-                };
-                tokio::task::spawn_blocking(compile).await
-            };
-            *grammar = match tokio::time::timeout(PATIENCE, compiling).await {
-                Ok(Ok(compiled)) => compiled.map_err(|error| error.to_string())?,
-                Ok(Err(_panicked)) => return Err("the grammar cannot be compiled; make it simpler".to_owned()),
-                Err(_elapsed) => return Err("the grammar takes too long to compile; make it simpler".to_owned()),
+            let source = grammar.clone();
+            let compiling = Workers::shared().run(caller, move || compiler.compile(&source)).await;
+            *grammar = match compiling.and_then(|compiled| compiled) {
+                Ok(compiled) => compiled,
+                Err(busy @ sled_model::Error::WorkersBusy) => return Err(sled_wire::busy(&busy.to_string(), AGAIN)),
+                Err(error) => return Err(Status::invalid_argument(error.to_string())),
             };
         }
         Ok(request)

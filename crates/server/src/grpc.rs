@@ -4,17 +4,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sled_api::backend::Client;
 use sled_core::message::{DraftBlock, Request as CoreRequest};
-use sled_wire::{Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, WireError, pb};
+use sled_model::workers::Caller;
+use sled_wire::{
+    Bounds, Description, FromDevice, Open, Opened, SessionList, SledServer, Totals, VocabularyFile, WireError, pb,
+};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::Identity;
-use crate::engine::{self, Client, Engine, FAREWELL, Seat};
+use crate::engine::{self, Engine, FAREWELL, Party, Seat};
 use crate::grammars::Grammars;
+use crate::owners::SharePrefixes;
 use crate::pace::Pace;
 use crate::requests::Requests;
 use crate::roster::Roster;
+use crate::vocabulary::Vocabulary;
 
 /// How long a device may take to say who it is.
 const OPENING: Duration = Duration::from_secs(10);
@@ -22,7 +28,7 @@ const OPENING: Duration = Duration::from_secs(10);
 /// A pass that takes longer may outlast a device's timeout, which is 300 ms at least.
 const LONG_PASS: Duration = Duration::from_millis(200);
 
-/// A pass that takes longer may have no end: devices are to look for another server.
+/// A pass that shows no sign of life for longer may have no end: devices are to look for another server.
 const HOPELESS_PASS: Duration = Duration::from_secs(10);
 
 type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -31,9 +37,11 @@ type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Service {
     engine: Engine,
     identity: Arc<Identity>,
+    vocabulary_file: VocabularyFile,
     bounds: Bounds,
     roster: Roster,
     grammars: Grammars,
+    vocabulary: Vocabulary,
 }
 
 impl Service {
@@ -44,7 +52,9 @@ impl Service {
         identity: Arc<Identity>,
         grammars: Grammars,
     ) -> Self {
-        Self { engine, identity, bounds, roster, grammars }
+        let vocabulary = Vocabulary::new(identity.vocabulary.clone());
+        let vocabulary_file = VocabularyFile::of(&identity.vocabulary);
+        Self { engine, identity, vocabulary_file, bounds, roster, grammars, vocabulary }
     }
 
     pub(crate) fn into_grpc(self) -> SledServer<Self> {
@@ -79,21 +89,21 @@ impl sled_wire::Sled for Service {
     async fn describe(&self, request: Request<pb::DescribeRequest>) -> Result<Response<pb::ServerDescription>, Status> {
         sled_wire::check_protocol(request.get_ref().protocol)?;
         Ok(Response::new(sled_wire::encode_description(Description {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.identity.name.clone(),
-            model: self.identity.model.clone(),
-            model_fingerprint: self.identity.model_fingerprint.clone(),
-            vocabulary_fingerprint: self.identity.vocabulary_fingerprint.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: self.identity.name.as_str().into(),
+            model: self.identity.model.as_str().into(),
+            model_fingerprint: self.identity.model_fingerprint,
+            vocabulary_fingerprint: self.identity.vocabulary_fingerprint,
+            vocabulary_file: self.vocabulary_file,
             bounds: self.bounds,
         })))
     }
 
     async fn vocabulary(
         &self,
-        _request: Request<pb::VocabularyRequest>,
+        request: Request<pb::VocabularyRequest>,
     ) -> Result<Response<Self::VocabularyStream>, Status> {
-        let chunks = sled_wire::vocabulary_chunks(self.identity.vocabulary.clone());
-        Ok(Response::new(Box::pin(tokio_stream::iter(chunks.map(Ok)))))
+        Ok(Response::new(Box::pin(self.vocabulary.send(client(&request)?.address.ip())?)))
     }
 
     async fn sessions(&self, _request: Request<pb::SessionsRequest>) -> Result<Response<pb::SessionList>, Status> {
@@ -122,7 +132,11 @@ impl sled_wire::Sled for Service {
         &self,
         request: Request<Streaming<pb::DeviceMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let client = Client::at(request.remote_addr());
+        let client: Option<Client> = request.extensions().get().copied();
+        // A device's sessions share its connection, and what is read for them.
+        let owner = SharePrefixes::Connection.owner(client);
+        let caller = Caller::new(client.map(|client| client.address.ip()));
+        let party = Party::at(client.map(|client| client.address));
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(OPENING, inbound.message()).await.map_err(|_elapsed| {
             Status::deadline_exceeded("the device did not open its session in time; try again")
@@ -134,11 +148,12 @@ impl sled_wire::Sled for Service {
             ));
         };
         self.admit(&open)?;
-        let opened = self.engine.open(self.engine.place(client)).await.ok_or_else(|| Status::unavailable(FAREWELL))?;
+        let opened =
+            self.engine.open(self.engine.place(party), owner).await.ok_or_else(|| Status::unavailable(FAREWELL))?;
         let engine::Opened { seat, replies } =
             opened.map_err(|(full, after)| sled_wire::busy(&full.to_string(), after))?;
         let id = seat.id();
-        tracing::info!(session = id.0, device = open.device, "session opened");
+        tracing::info!(session = id.0, device = &*open.device, "session opened");
         let requests = Arc::new(Requests::new(id, &open.device, &self.identity.end_of_generation));
         self.roster.enter(id, open.device);
 
@@ -150,6 +165,7 @@ impl sled_wire::Sled for Service {
             bounds: self.bounds,
             grammars: self.grammars.clone(),
             requests: Arc::clone(&requests),
+            caller,
         };
         let roster = self.roster.clone();
         tokio::spawn(async move {
@@ -182,6 +198,7 @@ struct Listener {
     bounds: Bounds,
     grammars: Grammars,
     requests: Arc<Requests>,
+    caller: Caller,
 }
 
 impl Listener {
@@ -214,7 +231,7 @@ impl Listener {
         let id = self.seat.id().0;
         match sled_wire::decode_device(message, &self.bounds) {
             Ok(FromDevice::Request(request)) => {
-                let request = self.grammars.prepare(announce(id, request)).await.map_err(Status::invalid_argument)?;
+                let request = self.grammars.prepare(self.caller, announce(id, request)).await?;
                 self.requests.on_request(&request);
                 self.answer_in_pass(&request);
                 self.seat.request(request).await;
@@ -231,7 +248,11 @@ impl Listener {
     /// answers only between passes.
     fn answer_in_pass(&self, request: &CoreRequest) {
         let CoreRequest::Draft(DraftBlock { turn, .. }) = *request else { return };
-        if self.engine.record().is_in_pass_for(LONG_PASS..HOPELESS_PASS) {
+        let alive = {
+            let record = self.engine.record();
+            record.is_in_pass_for(LONG_PASS) && record.silence().is_some_and(|silence| silence < HOPELESS_PASS)
+        };
+        if alive {
             self.seat.say_pending(turn);
         }
     }
@@ -251,6 +272,12 @@ impl Listener {
             _ => Some(status),
         }
     }
+}
+
+/// Who asks, as the port says.
+fn client<T>(request: &Request<T>) -> Result<Client, Status> {
+    let client = request.extensions().get::<Client>().copied();
+    client.ok_or_else(|| Status::internal("the port does not say who asks"))
 }
 
 /// Tells the log of a prompt that has a name.

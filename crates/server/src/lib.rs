@@ -10,10 +10,12 @@ mod grammars;
 mod grpc;
 mod health;
 mod http;
+mod owners;
 mod pace;
 mod requests;
 mod roster;
 mod traffic;
+mod vocabulary;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,24 +29,25 @@ pub use error::Error;
 use grammars::Grammars;
 pub use http::{Cells, Cost, EngineBackend, Frame, Http, Rates, ServerFacts, Session, Step, Totals};
 use http::{Figures, Metrics};
+pub use owners::{SharePrefixes, UnknownSharing};
 use roster::Roster;
+use sled_api::listen::{self, Port, Protocol};
 use sled_core::Token;
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
+use sled_model::workers::{Caller, Workers};
 use sled_model::{Limits, Model};
 use sled_wire::{Bounds, SledServer};
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::time::Instant;
+use tonic::service::Routes;
 use traffic::Traffic;
 
-/// How long sessions have to take their leave when the server shuts down.
-const FAREWELL: Duration = Duration::from_secs(5);
-
-/// A device that vanished without closing its connection is noticed after this long, twice.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long sessions, connections and the engine have to take their leave, each, when the server ends.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What a server serves.
 #[derive(Clone, Debug)]
@@ -53,10 +56,10 @@ pub struct Identity {
     pub name: String,
     /// What the target model is, for people.
     pub model: String,
-    /// Identifies the model file (16 hex digits).
-    pub model_fingerprint: String,
-    /// Identifies the vocabulary (16 hex digits).
-    pub vocabulary_fingerprint: String,
+    /// Identifies the model file.
+    pub model_fingerprint: Fingerprint,
+    /// Identifies the vocabulary.
+    pub vocabulary_fingerprint: Fingerprint,
     /// The vocabulary as a GGUF file without tensors, for devices that have no file with it.
     pub vocabulary: Bytes,
     /// The tokens that end a generation.
@@ -82,6 +85,12 @@ pub struct Settings {
     pub queue: usize,
     /// The longest draft block that a device may send, at most [`Policy::MAX_LENGTH`].
     pub max_draft: usize,
+    /// Which requests over HTTP find in the KV cache what others left there.
+    pub share_prefixes: SharePrefixes,
+    /// Whom the port for devices lets in, and for how long.
+    pub limits: listen::Limits,
+    /// How long answers under way may go on when the server is told to end.
+    pub grace: Duration,
 }
 
 impl Default for Settings {
@@ -95,6 +104,9 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(30 * 60),
             queue: 256,
             max_draft: Policy::MAX_LENGTH,
+            share_prefixes: SharePrefixes::default(),
+            limits: listen::Limits::default(),
+            grace: Duration::from_secs(5),
         }
     }
 }
@@ -172,6 +184,7 @@ impl Server {
             roster: self.roster.clone(),
             limits: self.limits,
             end_of_generation: self.identity.end_of_generation.clone().into(),
+            share_prefixes: self.settings.share_prefixes,
         };
         let compiler = self.compiler.clone().unwrap_or_else(|| Arc::new(Compiler::new(&vocab)));
         EngineBackend::new(&self.identity, vocab, compiler, sessions)
@@ -206,6 +219,13 @@ impl Server {
         self
     }
 
+    /// Lets everybody share what the KV cache holds of the prefixes of `texts`; else sessions share with their own kind only.
+    #[must_use]
+    pub fn with_shared_prefixes(self, texts: Vec<Vec<Token>>) -> Self {
+        texts.into_iter().for_each(|text| self.engine.share(text));
+        self
+    }
+
     /// The address that it listens on, with the port that the system chose if 0 was asked for.
     ///
     /// # Errors
@@ -226,11 +246,11 @@ impl Server {
         move || engine.stats()
     }
 
-    /// Serves until `shutdown` resolves, then lets every session know, and returns what was done. A forward pass that does not
-    /// end in time is left to the end of the process.
+    /// Serves until `shutdown` resolves; then lets nobody else in, waits for answers under way as long as the settings say, and
+    /// returns what was done. It does not wait for an engine that is in the middle of a long pass.
     ///
     /// # Errors
-    /// If the gRPC server fails, or the engine ends by itself.
+    /// If the engine has ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<EngineStats, Error> {
         let Self { listener, engine, mut thread, identity, settings, limits, roster, traffic, compiler, http } = self;
         let bounds =
@@ -240,45 +260,35 @@ impl Server {
             tokio::spawn(async move {
                 // It answers once it has measured itself, which is not to be disturbed.
                 let _stopped = engine.report().await.await;
-                tokio::task::spawn_blocking(move || compiler.prepare()).await
+                Workers::shared().run(Caller::new("server"), move || compiler.prepare()).await
             });
         }
         let service = grpc::Service::new(engine.clone(), roster, bounds, identity, Grammars::new(compiler));
-        let incoming = TcpListenerStream::new(listener).map(move |stream| stream.map(|stream| traffic.count(stream)));
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .add_service(health::service::<SledServer<grpc::Service>>(engine.clone()))
-            .add_service(service.into_grpc())
-            .serve_with_incoming_shutdown(incoming, async {
-                let _dropped = stopped.await;
-            });
-        tokio::pin!(serving);
-        let by_itself = tokio::select! {
-            ended = &mut serving => {
-                engine.shutdown();
-                return ended.map(|()| engine.stats()).map_err(Error::from);
+        let health = health::service::<SledServer<grpc::Service>>(engine.clone());
+        let routes = Routes::new(service.into_grpc()).add_service(health).into_axum_router();
+        let count = move |stream| traffic.count(stream);
+        let port = Port::serve(listener, routes, Protocol::Http2, settings.limits, count);
+
+        tokio::select! {
+            () = shutdown => {}
+            () = thread.ended() => {
+                let died = thread.join(Instant::now()).await.err();
+                return Err(Error::Engine(died.unwrap_or_else(|| "it does not say why".to_owned())));
             }
-            () = shutdown => false,
-            () = thread.ended() => true,
-        };
+        }
+        if let Some(http) = &http {
+            http.refuse();
+        }
+        engine.drain();
+        let _cut_off = tokio::time::timeout(settings.grace, thread.ended()).await;
         engine.shutdown();
-        let _ended = stop.send(());
-        // Whoever does not hang up in time is cut off when the transport is dropped.
-        let farewell = tokio::time::Instant::now() + FAREWELL;
-        if let Ok(ended) = tokio::time::timeout_at(farewell, &mut serving).await {
-            ended?;
-        }
-        if let Some(http) = http {
-            let _cut_off = tokio::time::timeout_at(farewell, http.close()).await;
-        }
-        let stats = engine.stats();
-        drop(engine);
-        match thread.join(farewell).await {
-            Err(reason) => Err(Error::Engine(reason)),
-            Ok(()) if by_itself => Err(Error::Engine("it does not say why".to_owned())),
-            Ok(()) => Ok(stats),
-        }
+        let close_http = async {
+            if let Some(http) = http {
+                http.close(FAREWELL).await;
+            }
+        };
+        tokio::join!(port.close(FAREWELL), close_http);
+        thread.join(Instant::now() + FAREWELL).await.map_err(Error::Engine)?;
+        Ok(engine.stats())
     }
 }

@@ -64,6 +64,9 @@ impl Requests {
     /// The device is sent this.
     pub(crate) fn on_reply(&self, reply: &Reply) {
         let Reply::Commit(commit) = reply else { return };
+        if reply.is_repeated() {
+            return;
+        }
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = slot.as_mut().filter(|open| open.turn == commit.turn) else { return };
         open.rounds += 1;

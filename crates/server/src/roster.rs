@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sled_core::names::PlainText;
 use sled_core::server::{self, SessionId};
 use sled_wire::{Activity, SessionStatus};
 
 /// The sessions that are open, by whom.
 #[derive(Clone, Default)]
-pub(crate) struct Roster(Arc<Mutex<HashMap<SessionId, (String, Instant)>>>);
+pub(crate) struct Roster(Arc<Mutex<HashMap<SessionId, (PlainText, Instant)>>>);
 
 impl Roster {
     /// A session was opened.
-    pub(crate) fn enter(&self, id: SessionId, device: String) {
+    pub(crate) fn enter(&self, id: SessionId, device: PlainText) {
         self.lock().insert(id, (device, Instant::now()));
     }
 
@@ -49,7 +50,7 @@ impl Roster {
         sessions.iter().map(describe).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, (String, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, (PlainText, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

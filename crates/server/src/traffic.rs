@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Bytes so far.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +16,6 @@ pub(crate) struct Traffic(Arc<[AtomicU64; 2]>);
 impl Traffic {
     /// Counts what passes through `stream`.
     pub(crate) fn count(&self, stream: TcpStream) -> Counted {
-        // A verdict is not to wait for the acknowledgement of the one before. Tonic does this for its own sockets only.
-        let _unsupported = stream.set_nodelay(true);
         Counted { stream, traffic: self.clone() }
     }
 
@@ -44,14 +41,6 @@ impl Traffic {
 pub(crate) struct Counted {
     stream: TcpStream,
     traffic: Traffic,
-}
-
-impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
 }
 
 impl AsyncRead for Counted {

@@ -8,6 +8,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sled_api::backend::Client;
 use sled_api::backend::{Backend, Job, Mode, Refusal};
 use sled_core::device::{FinishReason, Prompt};
 use sled_core::policy::Policy;
@@ -140,7 +141,8 @@ async fn a_job_beyond_the_limits_is_refused_at_once_and_taken_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_turn_of_a_chat_is_not_read_from_its_beginning() {
     let server = serve(synthetic(4), Settings::default()).await;
-    let mut text = Job { prompt: (0..120).collect(), ..job(0, 30) };
+    let client = Some(Client { address: local(), connection: 1 });
+    let mut text = Job { prompt: (0..120).collect(), client, ..job(0, 30) };
     let (said, outcome) = answer(&server.backend, text.clone()).await;
     assert_eq!(outcome.cached, 0);
     text.prompt.extend(&said);
@@ -253,7 +255,7 @@ async fn two_hundred_sessions_are_watched_by_five_and_nobody_notices() {
     let watching: Vec<_> = (0..5).map(|_| tokio::spawn(frames(server.http, 3))).collect();
     // One that reads nothing at all holds up nobody.
     let mut deaf = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut deaf, b"GET /events HTTP/1.1\r\nhost: sled\r\n\r\n").await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut deaf, b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let working = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let answers: Vec<_> = (0..200)
         .map(|i| {

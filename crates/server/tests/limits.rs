@@ -96,7 +96,7 @@ impl Raw {
     async fn open(server: SocketAddr) -> Result<Self, Status> {
         let (requests, outbox) = mpsc::channel(16);
         let open = Open {
-            device: "raw".to_owned(),
+            device: "raw".into(),
             vocabulary_fingerprint: vocabulary::vocabulary(true).fingerprint().to_owned(),
             model_fingerprint: None,
         };

@@ -79,6 +79,7 @@ pub fn run(
             assist: regime.assist,
             rate_goal: regime.rate_goal,
         },
+        shared: Vec::new(),
         model: Box::new(move || Box::new(target.clone())),
         cost: regime.cost.into(),
     });

@@ -97,6 +97,12 @@ impl Texts {
         self.0.longest
     }
 
+    /// What all prompts begin with.
+    #[must_use]
+    pub fn shared(&self) -> Vec<Token> {
+        vec![0; self.0.shared]
+    }
+
     /// The prompt of the answer `number`.
     #[must_use]
     pub fn prompt(&self, number: Token) -> Vec<Token> {

@@ -174,6 +174,7 @@ fn play(seed: u64, seen: &mut Seen) {
                 assist,
                 rate_goal,
             },
+            shared: Vec::new(),
             model: Box::new(move || Box::new(SyntheticModel::new(model.clone()))),
             cost: StepCost { fixed: ms(rng.within(1..=150)), row: ms(rng.within(0..=10)) }.into(),
         });

@@ -83,6 +83,36 @@ pub enum WireError {
         /// The most that are allowed.
         max: usize,
     },
+    /// A fingerprint that is none.
+    #[error(
+        "the {what} is not one: it must have 16 hexadecimal digits in lower case; run the same version of sled on both"
+    )]
+    WrongFingerprint {
+        /// Which one it is.
+        what: &'static str,
+    },
+    /// A number that no server and no model comes near.
+    #[error("the server claims {what} of {value}, where {max} is the most that makes sense; look for another server")]
+    Implausible {
+        /// What has the number.
+        what: &'static str,
+        /// The number.
+        value: usize,
+        /// The most that is taken.
+        max: usize,
+    },
+    /// A vocabulary that is larger than any that is known.
+    #[error("the server's vocabulary has {bytes} bytes, and at most 64 MiB are taken; use another model")]
+    VocabularyTooLarge {
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// A checksum that is none.
+    #[error("the checksum of the vocabulary is not a SHA-256; run the same version of sled on device and server")]
+    WrongChecksum,
+    /// A vocabulary that differs from what was said of it.
+    #[error("the server sent another vocabulary file than it announced; try again, or look for another server")]
+    OtherVocabularyFile,
     /// A name that cannot be shown.
     #[error("the {what} has control characters; use printable ones")]
     Unprintable {

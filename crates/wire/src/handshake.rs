@@ -1,31 +1,34 @@
 //! What device and server learn of each other before the first token.
 
-use bytes::Bytes;
+use sled_core::names::{Fingerprint, PlainText};
 
 use crate::bounds::{narrow, widen};
 use crate::pb::device_message::Body as DeviceBody;
 use crate::pb::server_message::Body as ServerBody;
-use crate::{Bounds, PROTOCOL, WireError, pb};
+use crate::{Bounds, PROTOCOL, VocabularyFile, WireError, pb};
 
-/// The longest name or fingerprint that is taken from the other side.
+/// The longest name that is taken from the other side.
 const MAX_NAME_BYTES: usize = 256;
 
-/// The vocabulary travels in pieces of this size.
-const VOCABULARY_CHUNK_BYTES: usize = 256 << 10;
+/// More than any model has: tokens in a vocabulary, and tokens in a text.
+const MAX_VOCABULARY: usize = 1 << 24;
+const MAX_CONTEXT: usize = 1 << 28;
 
 /// What a server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// The version of the server's program.
-    pub version: String,
+    pub version: PlainText,
     /// What requests call the target model; empty if the server has no name for it.
-    pub name: String,
+    pub name: PlainText,
     /// What the target model is, for people.
-    pub model: String,
-    /// Names the target model by its content: 16 hexadecimal digits.
-    pub model_fingerprint: String,
-    /// Names the vocabulary by its content: 16 hexadecimal digits.
-    pub vocabulary_fingerprint: String,
+    pub model: PlainText,
+    /// Names the target model by its content.
+    pub model_fingerprint: Fingerprint,
+    /// Names the vocabulary by its content.
+    pub vocabulary_fingerprint: Fingerprint,
+    /// The file with the vocabulary.
+    pub vocabulary_file: VocabularyFile,
     /// What sessions are bound to.
     pub bounds: Bounds,
 }
@@ -34,11 +37,11 @@ pub struct Description {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
     /// What the device calls itself, for logs.
-    pub device: String,
+    pub device: PlainText,
     /// The vocabulary that the device's token ids are from.
-    pub vocabulary_fingerprint: String,
+    pub vocabulary_fingerprint: Fingerprint,
     /// The target that the device expects; `None` if any will do.
-    pub model_fingerprint: Option<String>,
+    pub model_fingerprint: Option<Fingerprint>,
 }
 
 /// The server's first message.
@@ -63,11 +66,13 @@ pub fn check_protocol(theirs: u32) -> Result<(), WireError> {
 pub fn encode_description(description: Description) -> pb::ServerDescription {
     pb::ServerDescription {
         protocol: PROTOCOL,
-        version: description.version,
-        name: description.name,
-        model: description.model,
-        model_fingerprint: description.model_fingerprint,
-        vocabulary_fingerprint: description.vocabulary_fingerprint,
+        version: description.version.into(),
+        name: description.name.into(),
+        model: description.model.into(),
+        model_fingerprint: description.model_fingerprint.to_string(),
+        vocabulary_fingerprint: description.vocabulary_fingerprint.to_string(),
+        vocabulary_bytes: description.vocabulary_file.bytes,
+        vocabulary_sha256: description.vocabulary_file.encode_checksum(),
         vocabulary_size: narrow(description.bounds.vocabulary_size),
         context: narrow(description.bounds.context),
         max_draft: narrow(description.bounds.max_draft),
@@ -77,18 +82,19 @@ pub fn encode_description(description: Description) -> pb::ServerDescription {
 /// Reads what a server answered to `Describe`.
 ///
 /// # Errors
-/// If the server speaks another version of the protocol, or a name is too long.
+/// If the server speaks another version of the protocol, or what it says of itself cannot be.
 pub fn decode_description(message: pb::ServerDescription) -> Result<Description, WireError> {
     check_protocol(message.protocol)?;
     Ok(Description {
         version: name("server's version", message.version)?,
         name: name("model's name", message.name)?,
         model: name("model's description", message.model)?,
-        model_fingerprint: name("model's fingerprint", message.model_fingerprint)?,
-        vocabulary_fingerprint: name("vocabulary's fingerprint", message.vocabulary_fingerprint)?,
+        model_fingerprint: fingerprint("model's fingerprint", &message.model_fingerprint)?,
+        vocabulary_fingerprint: fingerprint("vocabulary's fingerprint", &message.vocabulary_fingerprint)?,
+        vocabulary_file: VocabularyFile::decode(message.vocabulary_bytes, &message.vocabulary_sha256)?,
         bounds: Bounds {
-            vocabulary_size: widen(message.vocabulary_size),
-            context: widen(message.context),
+            vocabulary_size: plausible("a vocabulary", message.vocabulary_size, MAX_VOCABULARY)?,
+            context: plausible("a context", message.context, MAX_CONTEXT)?,
             max_draft: widen(message.max_draft),
         },
     })
@@ -99,20 +105,20 @@ pub fn decode_description(message: pb::ServerDescription) -> Result<Description,
 pub fn encode_open(open: Open) -> pb::DeviceMessage {
     let body = pb::Open {
         protocol: PROTOCOL,
-        device: open.device,
-        vocabulary_fingerprint: open.vocabulary_fingerprint,
-        model_fingerprint: open.model_fingerprint.unwrap_or_default(),
+        device: open.device.into(),
+        vocabulary_fingerprint: open.vocabulary_fingerprint.to_string(),
+        model_fingerprint: open.model_fingerprint.map(|expected| expected.to_string()).unwrap_or_default(),
     };
     pb::DeviceMessage { body: Some(DeviceBody::Open(body)) }
 }
 
 pub(crate) fn decode_open(open: pb::Open) -> Result<Open, WireError> {
     check_protocol(open.protocol)?;
-    let model_fingerprint = name("model's fingerprint", open.model_fingerprint)?;
+    let expected = (!open.model_fingerprint.is_empty()).then_some(open.model_fingerprint);
     Ok(Open {
         device: name("device's name", open.device)?,
-        vocabulary_fingerprint: name("vocabulary's fingerprint", open.vocabulary_fingerprint)?,
-        model_fingerprint: (!model_fingerprint.is_empty()).then_some(model_fingerprint),
+        vocabulary_fingerprint: fingerprint("vocabulary's fingerprint", &open.vocabulary_fingerprint)?,
+        model_fingerprint: expected.map(|expected| fingerprint("model's fingerprint", &expected)).transpose()?,
     })
 }
 
@@ -127,17 +133,24 @@ pub(crate) fn decode_opened(opened: pb::Opened) -> Opened {
     Opened { context: widen(opened.context), max_draft: widen(opened.max_draft) }
 }
 
-/// Cuts a vocabulary file into messages, without copying it.
-pub fn vocabulary_chunks(mut file: Bytes) -> impl Iterator<Item = pb::VocabularyChunk> {
-    std::iter::from_fn(move || {
-        let len = file.len().min(VOCABULARY_CHUNK_BYTES);
-        (len > 0).then(|| pb::VocabularyChunk { data: file.split_to(len) })
-    })
+fn fingerprint(what: &'static str, text: &str) -> Result<Fingerprint, WireError> {
+    text.parse().map_err(|_none| WireError::WrongFingerprint { what })
 }
 
-pub(crate) fn name(what: &'static str, name: String) -> Result<String, WireError> {
+fn plausible(what: &'static str, value: u32, max: usize) -> Result<usize, WireError> {
+    let value = widen(value);
+    if value > max { Err(WireError::Implausible { what, value, max }) } else { Ok(value) }
+}
+
+/// A name, fit to be shown.
+pub(crate) fn name(what: &'static str, name: String) -> Result<PlainText, WireError> {
+    check_name(what, &name)?;
+    Ok(name.into())
+}
+
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), WireError> {
     if name.len() > MAX_NAME_BYTES {
         return Err(WireError::NameTooLong { what, len: name.len(), max: MAX_NAME_BYTES });
     }
-    Ok(name)
+    Ok(())
 }

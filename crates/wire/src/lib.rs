@@ -9,6 +9,7 @@
 //! | `request.rs` | what a device sends: prompts and draft blocks |
 //! | `sampling.rs` | how tokens are to be chosen |
 //! | `reply.rs` | what the server sends: commits, and what it lacks |
+//! | `vocabulary.rs` | the file with the target's vocabulary, in pieces |
 //! | `status.rs` | what the server's sessions are doing, and that it takes no more |
 //! | `bounds.rs` | numbers, checked |
 
@@ -20,6 +21,7 @@ mod reply;
 mod request;
 mod sampling;
 mod status;
+mod vocabulary;
 
 use bytes::Bytes;
 use tonic::body::Body;
@@ -30,16 +32,16 @@ pub use bounds::Bounds;
 pub use error::WireError;
 pub use handshake::{
     Description, Open, Opened, check_protocol, decode_description, encode_description, encode_open, encode_opened,
-    vocabulary_chunks,
 };
 pub use pb::sled_client::SledClient;
 pub use pb::sled_server::{Sled, SledServer};
 pub use reply::{FromServer, decode_server, encode_reply};
 pub use request::{FromDevice, decode_device, encode_request};
 pub use status::{Activity, SessionList, SessionStatus, Totals, busy, decode_sessions, encode_sessions, retry_after};
+pub use vocabulary::{Checksum, MAX_VOCABULARY_BYTES, VocabularyFile, VocabularyPieces, vocabulary_chunks};
 
 /// The version of the protocol; devices and servers of different versions do not talk.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The largest message that either side sends or takes. Token ids below 2^21 take at most three bytes each, so that a
 /// prompt of 128k tokens needs 384 KiB.

@@ -5,7 +5,7 @@ use sled_core::sampler::Logprobs;
 use sled_core::sequence::Digest;
 
 use crate::bounds::{narrow, widen};
-use crate::handshake::{decode_open, name};
+use crate::handshake::{check_name, decode_open};
 use crate::pb::device_message::Body;
 use crate::sampling::{decode_sampling, encode_sampling};
 use crate::{Bounds, Open, WireError, pb};
@@ -68,7 +68,8 @@ fn decode_context(update: pb::ContextUpdate, bounds: &Bounds) -> Result<ContextU
         return Err(WireError::PromptBeyondText { prompt_len, len });
     }
     let logprobs = update.logprobs.map(decode_top).transpose()?;
-    let request_id = name("request's id", update.request_id)?;
+    let request_id = update.request_id;
+    check_name("request's id", &request_id)?;
     if request_id.chars().any(char::is_control) {
         return Err(WireError::Unprintable { what: "request's id" });
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sled_core::names::PlainText;
 use tonic::{Code, Status};
 
 use crate::bounds::{narrow, widen};
@@ -52,7 +53,7 @@ pub struct SessionStatus {
     /// Its number.
     pub id: u64,
     /// What the device calls itself.
-    pub device: String,
+    pub device: PlainText,
     /// Tokens of its text.
     pub tokens: usize,
     /// How many of them the KV cache holds.
@@ -89,7 +90,7 @@ pub enum Activity {
 pub fn encode_sessions(list: SessionList) -> pb::SessionList {
     let encode = |session: SessionStatus| pb::SessionStatus {
         id: session.id,
-        device: session.device,
+        device: session.device.into(),
         tokens: narrow(session.tokens),
         cached: narrow(session.cached),
         committed: session.committed,

@@ -3,6 +3,7 @@
 
 use prost::Message;
 use sled_core::message::{DraftBlock, Request};
+use sled_core::names::Fingerprint;
 use sled_core::sequence::Digest;
 use sled_wire::pb::{self, device_message, server_message};
 use sled_wire::*;
@@ -40,9 +41,114 @@ fn empty_messages_are_refused() {
 
 #[test]
 fn long_names_are_refused() {
-    let open = Open { device: "x".repeat(257), vocabulary_fingerprint: String::new(), model_fingerprint: None };
+    let open =
+        Open { device: "x".repeat(257).into(), vocabulary_fingerprint: Fingerprint::new(1), model_fingerprint: None };
     let refusal = Err(WireError::NameTooLong { what: "device's name", len: 257, max: 256 });
     assert_eq!(decode_device(encode_open(open), &BOUNDS), refusal);
+}
+
+/// A description with nothing wrong in it.
+fn described() -> pb::ServerDescription {
+    encode_description(Description {
+        version: "0.1.0".into(),
+        name: "big".into(),
+        model: "Big 7B".into(),
+        model_fingerprint: Fingerprint::new(1),
+        vocabulary_fingerprint: Fingerprint::new(2),
+        vocabulary_file: VocabularyFile::of(b"a vocabulary"),
+        bounds: BOUNDS,
+    })
+}
+
+const NO_FINGERPRINTS: [&str; 6] =
+    ["", "../../etc/passwd", "/tmp/0123456789a", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0"];
+
+#[test]
+fn fingerprints_that_are_none_are_refused_in_both_directions() {
+    let model = Err(WireError::WrongFingerprint { what: "model's fingerprint" });
+    let vocabulary = Err(WireError::WrongFingerprint { what: "vocabulary's fingerprint" });
+    for none in NO_FINGERPRINTS.map(str::to_owned) {
+        let server = pb::ServerDescription { model_fingerprint: none.clone(), ..described() };
+        assert_eq!(decode_description(server).map(|_read| ()), model, "{none}");
+        let server = pb::ServerDescription { vocabulary_fingerprint: none.clone(), ..described() };
+        assert_eq!(decode_description(server).map(|_read| ()), vocabulary, "{none}");
+
+        let good = pb::Open {
+            protocol: PROTOCOL,
+            vocabulary_fingerprint: Fingerprint::new(2).to_string(),
+            ..Default::default()
+        };
+        let open = |open| from_device(device_message::Body::Open(open)).map(|_opened| ());
+        assert_eq!(open(good.clone()), Ok(()));
+        assert_eq!(open(pb::Open { vocabulary_fingerprint: none.clone(), ..good.clone() }), vocabulary, "{none}");
+        let expected = if none.is_empty() { Ok(()) } else { model.clone() };
+        assert_eq!(open(pb::Open { model_fingerprint: none.clone(), ..good }), expected, "{none}");
+    }
+}
+
+#[test]
+fn descriptions_that_cannot_be_are_refused() {
+    let refusal = |change: &dyn Fn(&mut pb::ServerDescription)| {
+        let mut message = described();
+        change(&mut message);
+        decode_description(message).err()
+    };
+    let max = MAX_VOCABULARY_BYTES;
+    assert_eq!(refusal(&|message| message.vocabulary_bytes = max), None);
+    let too_large = WireError::VocabularyTooLarge { bytes: max + 1 };
+    assert_eq!(refusal(&|message| message.vocabulary_bytes = max + 1), Some(too_large));
+    assert_eq!(refusal(&|message| message.vocabulary_sha256.truncate(31)), Some(WireError::WrongChecksum));
+    assert_eq!(refusal(&|message| message.vocabulary_sha256.push(0)), Some(WireError::WrongChecksum));
+    let what = "a vocabulary";
+    let implausible = WireError::Implausible { what, value: u32::MAX as usize, max: 1 << 24 };
+    assert_eq!(refusal(&|message| message.vocabulary_size = u32::MAX), Some(implausible));
+    let implausible = WireError::Implausible { what: "a context", value: u32::MAX as usize, max: 1 << 28 };
+    assert_eq!(refusal(&|message| message.context = u32::MAX), Some(implausible));
+}
+
+#[test]
+fn names_from_the_other_side_cannot_speak_to_a_terminal() {
+    let evil = "\u{1b}[2J\u{202e}pi\u{9b}\n";
+    let shown = "\u{fffd}[2J\u{fffd}pi\u{fffd}\u{fffd}";
+    let server = decode_description(pb::ServerDescription {
+        version: evil.to_owned(),
+        name: evil.to_owned(),
+        model: evil.to_owned(),
+        ..described()
+    })
+    .unwrap();
+    assert_eq!([&*server.version, &*server.name, &*server.model], [shown; 3]);
+    let session = pb::SessionStatus { device: evil.to_owned(), ..Default::default() };
+    let sessions = decode_sessions(pb::SessionList { sessions: vec![session], ..Default::default() }).unwrap();
+    assert_eq!(&*sessions.sessions[0].device, shown);
+    let vocabulary_fingerprint = Fingerprint::new(2).to_string();
+    let open = pb::Open { protocol: PROTOCOL, device: evil.to_owned(), vocabulary_fingerprint, ..Default::default() };
+    let FromDevice::Open(open) = from_device(device_message::Body::Open(open)).unwrap() else { panic!("it opens") };
+    assert_eq!(&*open.device, shown);
+}
+
+#[test]
+fn a_vocabulary_is_believed_only_as_it_was_announced() {
+    let file: Vec<u8> = (0..=255).cycle().take(600_000).collect();
+    let announced = VocabularyFile::of(&file);
+    let receive = |chunks: Vec<Vec<u8>>| {
+        let mut pieces = VocabularyPieces::of(announced);
+        chunks.into_iter().try_for_each(|data| pieces.take(&pb::VocabularyChunk { data: data.into() }))?;
+        pieces.finish()
+    };
+    assert_eq!(receive(file.chunks(1000).map(<[u8]>::to_vec).collect()), Ok(file.clone()));
+    let mut other = file.clone();
+    other[5] ^= 1;
+    let cases =
+        [vec![other], vec![file[1..].to_vec()], vec![file.clone(), vec![7]], vec![vec![], file.clone()], vec![]];
+    for chunks in cases {
+        assert_eq!(receive(chunks), Err(WireError::OtherVocabularyFile));
+    }
+    let written = announced.checksum.to_string();
+    assert_eq!(written.parse(), Ok(announced.checksum));
+    for none in ["", "../../x", &written.to_uppercase(), &written[1..], &format!("{written}0"), &"+f".repeat(32)] {
+        assert_eq!(none.parse::<Checksum>(), Err(WireError::WrongChecksum), "{none}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sled_core::device::Prompt;
 use sled_core::message::{Reply, Request};
+use sled_core::names::Fingerprint;
 use sled_wire::*;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Response, Status, Streaming};
@@ -33,11 +34,12 @@ impl Sled for Stub {
     ) -> Result<Response<pb::ServerDescription>, Status> {
         check_protocol(request.into_inner().protocol)?;
         Ok(Response::new(encode_description(Description {
-            name: "synthetic".to_owned(),
+            name: "synthetic".into(),
             version: "0.1.0".into(),
             model: "stub".into(),
-            model_fingerprint: "0123456789abcdef".into(),
-            vocabulary_fingerprint: "fedcba9876543210".into(),
+            model_fingerprint: Fingerprint::new(1),
+            vocabulary_fingerprint: Fingerprint::new(2),
+            vocabulary_file: VocabularyFile::of(&vocabulary()),
             bounds: BOUNDS,
         })))
     }
@@ -71,11 +73,7 @@ impl Sled for Stub {
 }
 
 fn open() -> pb::DeviceMessage {
-    encode_open(Open {
-        device: "test".into(),
-        vocabulary_fingerprint: "fedcba9876543210".into(),
-        model_fingerprint: None,
-    })
+    encode_open(Open { device: "test".into(), vocabulary_fingerprint: Fingerprint::new(2), model_fingerprint: None })
 }
 
 fn prompt(tokens: Vec<u32>) -> pb::DeviceMessage {
@@ -92,14 +90,16 @@ async fn converse(messages: Vec<pb::DeviceMessage>) -> Vec<Result<FromServer, St
 async fn describes_and_sends_its_vocabulary() {
     let mut client = client(server(Stub));
     let description = client.describe(pb::DescribeRequest { protocol: PROTOCOL }).await.unwrap().into_inner();
-    assert_eq!(decode_description(description).unwrap().bounds, BOUNDS);
+    let description = decode_description(description).unwrap();
+    assert_eq!(description.bounds, BOUNDS);
     let refusal = client.describe(pb::DescribeRequest { protocol: 0 }).await.unwrap_err();
     assert_eq!(refusal.code(), Code::FailedPrecondition);
 
     let chunks: Vec<_> = client.vocabulary(pb::VocabularyRequest {}).await.unwrap().into_inner().collect().await;
     assert_eq!(chunks.len(), 3);
-    let file: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap().data).collect();
-    assert_eq!(file, vocabulary());
+    let mut pieces = VocabularyPieces::of(description.vocabulary_file);
+    chunks.into_iter().for_each(|chunk| pieces.take(&chunk.unwrap()).unwrap());
+    assert_eq!(pieces.finish().unwrap(), vocabulary());
 }
 
 #[tokio::test]

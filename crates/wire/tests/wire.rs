@@ -9,6 +9,7 @@ use proptest::{option, prop_oneof};
 use prost::Message;
 use sled_core::device::Prompt;
 use sled_core::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Request};
+use sled_core::names::Fingerprint;
 use sled_core::sampler::{Grammar, GrammarText, Logprobs, SamplingParams};
 use sled_core::sequence::Digest;
 use sled_wire::pb::{self, device_message};
@@ -119,13 +120,11 @@ fn reply() -> impl Strategy<Value = Reply> {
 }
 
 fn open() -> impl Strategy<Value = Open> {
-    (".{0,60}", "[0-9a-f]{16}", option::of("[0-9a-f]{16}")).prop_map(
-        |(device, vocabulary_fingerprint, model_fingerprint)| Open {
-            device,
-            vocabulary_fingerprint,
-            model_fingerprint,
-        },
-    )
+    (".{0,60}", any::<u64>(), option::of(any::<u64>())).prop_map(|(device, vocabulary, model)| Open {
+        device: device.into(),
+        vocabulary_fingerprint: Fingerprint::new(vocabulary),
+        model_fingerprint: model.map(Fingerprint::new),
+    })
 }
 
 fn over_the_wire<M: Message + Default>(message: &M) -> M {
@@ -229,11 +228,12 @@ proptest! {
 
 fn description() -> Description {
     Description {
-        name: "big-1".to_owned(),
+        name: "big-1".into(),
         version: "0.1.0".into(),
         model: "qwen2.5-7b".into(),
-        model_fingerprint: "0123456789abcdef".into(),
-        vocabulary_fingerprint: "fedcba9876543210".into(),
+        model_fingerprint: Fingerprint::new(0x0123_4567_89ab_cdef),
+        vocabulary_fingerprint: Fingerprint::new(0xfedc_ba98_7654_3210),
+        vocabulary_file: VocabularyFile::of(b"a vocabulary"),
         bounds: BOUNDS,
     }
 }
@@ -351,7 +351,7 @@ fn greedy_decoding_costs_nothing_and_long_prompts_fit() {
 fn a_list_of_sessions_arrives_as_it_was() {
     let session = |id: u64, activity| SessionStatus {
         id,
-        device: "pi (ngram)".to_owned(),
+        device: "pi (ngram)".into(),
         tokens: 120,
         cached: 119,
         committed: 20,

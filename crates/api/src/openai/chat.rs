@@ -1,23 +1,26 @@
 //! `POST /v1/chat/completions`: what is asked.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sled_core::Token;
 use sled_model::chat::Extras;
 use utoipa::ToSchema;
 
 use super::answer::{ChatCompletion, Maker};
 use super::logprobs;
-use super::options::Options;
-use super::parse;
+use super::members::{Members, weight_of};
+use super::options::{Options, refuse_constraints};
 use crate::backend::Job;
+use crate::body::Received;
 use crate::error::{Error, ErrorBody};
 use crate::generation::Generation;
 use crate::grammar::{self, Callable, Choice};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 use crate::stream::stream;
 
@@ -89,8 +92,8 @@ struct MadeCall {
 struct MadeFunctionCall {
     /// The function.
     name: String,
-    /// Its arguments, in JSON.
-    arguments: String,
+    /// Its arguments, in JSON; nothing is an empty object.
+    arguments: Option<String>,
 }
 
 /// Something that the model may call.
@@ -190,7 +193,10 @@ impl MadeCall {
     /// Templates want the arguments as an object.
     fn for_template(&self) -> Value {
         let MadeFunctionCall { name, arguments } = &self.function;
-        let arguments = serde_json::from_str(arguments).unwrap_or_else(|_| Value::String(arguments.clone()));
+        let arguments = match arguments.as_deref().map(str::trim) {
+            None | Some("" | "null") => json!({}),
+            Some(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+        };
         json!({ "id": self.id, "type": "function", "function": { "name": name, "arguments": arguments } })
     }
 }
@@ -232,9 +238,24 @@ impl Function {
 }
 
 impl ChatRequest {
+    /// What the arguments of the calls that were made will come to in memory: they are JSON in JSON.
+    pub(crate) fn weight_of_arguments(&self) -> usize {
+        let calls = self.messages.iter().flat_map(|message| message.tool_calls.iter().flatten());
+        calls.filter_map(|call| call.function.arguments.as_deref()).map(weight_of).sum()
+    }
+
     /// The prompt, up to where the assistant's answer begins.
-    pub(crate) fn render(&self, served: &Served, add_generation_prompt: bool) -> Result<String, Error> {
-        let template = served.template.as_ref().ok_or_else(|| {
+    pub(crate) fn prompt(
+        &self,
+        served: &Served,
+        add_generation_prompt: bool,
+        add_special: bool,
+    ) -> Result<Vec<Token>, Error> {
+        let prompts = served
+            .prompts
+            .as_ref()
+            .map_err(|error| Error::invalid("messages", format!("{error}; use /v1/completions with a prompt")))?;
+        let prompts = prompts.as_ref().ok_or_else(|| {
             Error::invalid("messages", "the model has no chat template; use /v1/completions with a prompt")
         })?;
         if self.messages.is_empty() {
@@ -244,9 +265,12 @@ impl ChatRequest {
             self.messages.iter().enumerate().map(|(index, message)| message.for_template(index)).collect();
         let tools = self.functions()?.into_iter().map(Function::for_template).collect();
         let extras = Extras { tools, variables: self.chat_template_kwargs.clone().unwrap_or_default() };
-        template
-            .render_with(&messages?, &extras, add_generation_prompt)
-            .map_err(|error| Error::invalid("messages", error.to_string()))
+        let longest = served.longest_text();
+        let tokens = prompts.tokens(messages?, extras, add_generation_prompt, add_special, longest);
+        tokens.map_err(|error| match error {
+            sled_model::Error::ChatTemplate(_) => Error::invalid("messages", error.to_string()),
+            error => error.into(),
+        })
     }
 
     /// The functions that may be called.
@@ -305,8 +329,13 @@ pub(crate) struct ChatBody {
 }
 
 impl ChatBody {
-    fn read(body: &Bytes) -> Result<Self, Error> {
-        Ok(Self { request: parse(body)?, options: parse(body)? })
+    fn read(body: &mut Received) -> Result<Self, Error> {
+        let members = Members::of(body)?;
+        refuse_constraints(&members)?;
+        let read = Self { request: members.read()?, options: members.read()? };
+        members.finish()?;
+        body.weigh(read.request.weight_of_arguments())?;
+        Ok(read)
     }
 
     /// The job, and whether its answer may call tools.
@@ -319,8 +348,7 @@ impl ChatBody {
             return Err(Error::invalid("top_logprobs", format!("top_logprobs is at most {}", logprobs::MOST)));
         }
         let choice = self.request.choice(served)?;
-        let text = self.request.render(served, true)?;
-        let prompt = served.backend.vocab().tokenize(&text, false, true)?;
+        let prompt = self.request.prompt(served, true, false)?;
         let mut job = self.options.job(served, request_id, prompt, None)?;
         job.logprobs = logprobs.then_some(top);
         if let Some((tools, choice)) = &choice {
@@ -344,14 +372,18 @@ impl ChatBody {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let body = ChatBody::read(&call.body)?;
-    served.check_model(body.options.model.as_deref())?;
-    let stops = body.options.stops()?;
-    let streamed = body.options.stream.unwrap_or(false);
-    let mut maker = Maker::new(&served, &call.id, &body.options, body.request.logprobs.unwrap_or(false));
-    let (preparing, id) = (std::sync::Arc::clone(&served), call.id);
-    let (job, tools) = off_thread(move || body.job(&preparing, &id)).await?;
-    maker.look_for_calls(tools);
-    let generation = Generation::start(&api, served, call.place, job, stops, tools)?;
+    let Call { id, client, caller, body: mut received, place } = call;
+    let preparing = Arc::clone(&served);
+    let work = move || {
+        let body = ChatBody::read(&mut received)?;
+        preparing.check_model(body.options.model.as_deref())?;
+        let (job, tools) = body.job(&preparing, &id)?;
+        let mut maker = Maker::new(&preparing, &id, &body.options, body.request.logprobs.unwrap_or(false));
+        maker.look_for_calls(tools);
+        Ok((job, tools, body.options.stops()?, body.options.stream.unwrap_or(false), maker))
+    };
+    let ((mut job, tools, stops, streamed, maker), place) = prepare(caller, place, work).await?;
+    job.client = client;
+    let generation = Generation::start(&api, served, place, job, stops, tools)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

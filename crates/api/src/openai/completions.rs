@@ -1,20 +1,23 @@
 //! `POST /v1/completions`: a text is continued.
 
+use std::sync::Arc;
+
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Json, body::Bytes};
 use serde::{Deserialize, Serialize};
 use sled_core::Token;
 use utoipa::ToSchema;
 
 use super::logprobs::{self, TextLogprobs};
-use super::options::Options;
-use super::parse;
+use super::members::Members;
+use super::options::{Options, refuse_constraints};
 use super::summary::{RequestMetrics, SledChunk, SledSummary, Usage};
 use crate::backend::Job;
+use crate::body::Received;
 use crate::error::{Error, ErrorBody};
 use crate::generation::{End, Generation, Shown, Step};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served, unix_time};
 use crate::stream::{Chunks, stream};
 
@@ -57,8 +60,12 @@ pub(crate) struct CompletionBody {
 }
 
 impl CompletionBody {
-    fn read(body: &Bytes) -> Result<Self, Error> {
-        Ok(Self { request: parse(body)?, options: parse(body)? })
+    fn read(body: &mut Received) -> Result<Self, Error> {
+        let members = Members::of(body)?;
+        refuse_constraints(&members)?;
+        let read = Self { request: members.read()?, options: members.read()? };
+        members.finish()?;
+        Ok(read)
     }
 
     fn job(&self, served: &Served, request_id: &str) -> Result<Job, Error> {
@@ -82,12 +89,11 @@ impl CompletionBody {
 
 impl Prompt {
     fn tokens(&self, served: &Served) -> Result<Vec<Token>, Error> {
-        let vocab = served.backend.vocab();
         let tokens = match self {
-            Self::Text(text) => return Ok(vocab.tokenize(text, true, true)?),
+            Self::Text(text) => return served.tokenize(text, true, true),
             Self::Tokens(tokens) => tokens,
             Self::Texts(texts) => match texts.as_slice() {
-                [text] => return Ok(vocab.tokenize(text, true, true)?),
+                [text] => return served.tokenize(text, true, true),
                 _ => return Err(several(texts.len())),
             },
             Self::TokenLists(lists) => match lists.as_slice() {
@@ -153,7 +159,7 @@ pub(crate) struct TextChoice {
 
 /// Makes completions.
 struct Maker {
-    served: std::sync::Arc<Served>,
+    served: Arc<Served>,
     id: String,
     created: u64,
     logprobs: bool,
@@ -164,6 +170,19 @@ struct Maker {
 }
 
 impl Maker {
+    /// For a request of this name.
+    fn new(served: &Arc<Served>, request_id: &str, body: &CompletionBody) -> Self {
+        Self {
+            served: Arc::clone(served),
+            id: format!("cmpl-{request_id}"),
+            created: unix_time(),
+            logprobs: body.request.logprobs.is_some(),
+            provenance: body.options.provenance(),
+            include_usage: body.options.include_usage(),
+            offset: 0,
+        }
+    }
+
     fn completion(&self, choices: Vec<TextChoice>) -> Completion {
         Completion {
             id: self.id.clone(),
@@ -262,21 +281,17 @@ fn reason(end: &End) -> &'static str {
 )]
 pub(crate) async fn create(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let body = CompletionBody::read(&call.body)?;
-    served.check_model(body.options.model.as_deref())?;
-    let stops = body.options.stops()?;
-    let maker = Maker {
-        served: std::sync::Arc::clone(&served),
-        id: format!("cmpl-{}", call.id),
-        created: unix_time(),
-        logprobs: body.request.logprobs.is_some(),
-        provenance: body.options.provenance(),
-        include_usage: body.options.include_usage(),
-        offset: 0,
+    let Call { id, client, caller, body: mut received, place } = call;
+    let preparing = Arc::clone(&served);
+    let work = move || {
+        let body = CompletionBody::read(&mut received)?;
+        preparing.check_model(body.options.model.as_deref())?;
+        let job = body.job(&preparing, &id)?;
+        let streamed = body.options.stream.unwrap_or(false);
+        Ok((job, body.options.stops()?, streamed, Maker::new(&preparing, &id, &body)))
     };
-    let streamed = body.options.stream.unwrap_or(false);
-    let (preparing, id) = (std::sync::Arc::clone(&served), call.id);
-    let job = off_thread(move || body.job(&preparing, &id)).await?;
-    let generation = Generation::start(&api, served, call.place, job, stops, false)?;
+    let ((mut job, stops, streamed, maker), place) = prepare(caller, place, work).await?;
+    job.client = client;
+    let generation = Generation::start(&api, served, place, job, stops, false)?;
     if streamed { Ok(stream(generation, maker)) } else { Ok(Json(maker.whole(generation).await?).into_response()) }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use sled_core::Token;
 use sled_core::sampler::{GrammarText, Sampler, SamplingParams};
 use utoipa::ToSchema;
 
+use super::members::Members;
 use crate::backend::{Job, Mode};
 use crate::error::Error;
 use crate::state::{Served, random};
@@ -88,6 +90,9 @@ pub(crate) struct ResponseFormat {
     kind: String,
     /// The schema, for `json_schema`.
     json_schema: Option<NamedSchema>,
+    /// The schema without a name, as llama-server takes it with `json_object`. An extension.
+    #[schema(value_type = Option<Object>)]
+    schema: Option<Map<String, Value>>,
 }
 
 /// A JSON schema with a name.
@@ -95,7 +100,67 @@ pub(crate) struct ResponseFormat {
 struct NamedSchema {
     /// The schema.
     #[schema(value_type = Object)]
-    schema: Option<serde_json::Map<String, serde_json::Value>>,
+    schema: Option<Map<String, Value>>,
+}
+
+impl ResponseFormat {
+    /// The schema, wherever it is.
+    fn schema(&self) -> Result<Option<&Map<String, Value>>, Error> {
+        let named = self.json_schema.as_ref().and_then(|named| named.schema.as_ref());
+        if named.is_some() && self.schema.is_some() {
+            return Err(Error::invalid("response_format.schema", "there are two schemas; give one of them"));
+        }
+        Ok(named.or(self.schema.as_ref()))
+    }
+
+    fn grammar(&self) -> Result<Option<GrammarText>, Error> {
+        let schema = self.schema()?;
+        match (self.kind.as_str(), schema) {
+            ("text", None) => Ok(None),
+            ("text", Some(_)) => Err(Error::invalid(
+                "response_format.type",
+                "a text follows no schema; use json_schema, or leave the schema out",
+            )),
+            ("json_object", None) => Ok(Some(GrammarText::JsonObject)),
+            ("json_object" | "json_schema", Some(schema)) => {
+                Ok(Some(GrammarText::JsonSchema(Value::Object(schema.clone()).to_string())))
+            }
+            ("json_schema", None) => {
+                Err(Error::invalid("response_format.json_schema.schema", "the response format needs a JSON schema"))
+            }
+            (kind, _) => Err(Error::invalid(
+                "response_format.type",
+                format!("the response format `{kind}` is unknown; use text, json_object or json_schema"),
+            )),
+        }
+    }
+}
+
+/// What other servers take to constrain an answer, and what this one does instead.
+const CONSTRAINTS: [(&[&str], &str); 4] = [
+    (
+        &[
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+            "structured_outputs",
+            "structural_tag",
+            "json_schema",
+            "grammar",
+            "regex",
+            "ebnf",
+        ],
+        "say in `response_format` what the answer must look like",
+    ),
+    (&["functions", "function_call"], "use `tools` and `tool_choice`"),
+    (&["stop_token_ids", "bad_words", "allowed_token_ids"], "use `stop` or `logit_bias`"),
+    (&["min_tokens", "ignore_eos", "logits_processors", "use_beam_search"], "leave it out"),
+];
+
+/// Refuses what would constrain the answer and is not obeyed here.
+pub(crate) fn refuse_constraints(members: &Members<'_>) -> Result<(), Error> {
+    CONSTRAINTS.iter().try_for_each(|(names, instead)| members.refuse(names, instead))
 }
 
 /// What is SLED's own.
@@ -134,21 +199,7 @@ impl Options {
 
     /// What the answer must look like.
     pub(crate) fn grammar(&self) -> Result<Option<GrammarText>, Error> {
-        let Some(format) = &self.response_format else { return Ok(None) };
-        match format.kind.as_str() {
-            "text" => Ok(None),
-            "json_object" => Ok(Some(GrammarText::JsonObject)),
-            "json_schema" => {
-                let schema = format.json_schema.as_ref().and_then(|named| named.schema.as_ref()).ok_or_else(|| {
-                    Error::invalid("response_format.json_schema.schema", "the response format needs a JSON schema")
-                })?;
-                Ok(Some(GrammarText::JsonSchema(serde_json::Value::Object(schema.clone()).to_string())))
-            }
-            kind => Err(Error::invalid(
-                "response_format.type",
-                format!("the response format `{kind}` is unknown; use text, json_object or json_schema"),
-            )),
-        }
+        Ok(self.response_format.as_ref().map(ResponseFormat::grammar).transpose()?.flatten())
     }
 
     fn sampling(&self, vocab_size: usize) -> Result<SamplingParams, Error> {
@@ -231,6 +282,7 @@ impl Options {
             sampling,
             logprobs: None,
             mode: self.mode(served)?,
+            client: None,
         })
     }
 }

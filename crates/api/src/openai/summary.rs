@@ -71,13 +71,13 @@ struct SpeculativeDecoding {
 impl RequestMetrics {
     #[allow(clippy::cast_precision_loss)]
     pub(crate) fn of(end: &End) -> Option<Self> {
-        let stats = end.outcome.as_ref()?.stats;
-        let (steps, drafted, accepted) = (stats.drafts, stats.draft_tokens, stats.accepted_tokens);
+        let drafted = end.outcome.as_ref()?.stats.draft_tokens;
+        let (steps, accepted) = (end.acceptance.drafts, end.acceptance.accepted);
         (steps > 0 && drafted > 0).then(|| Self {
             speculative_decoding: SpeculativeDecoding {
                 mean_acceptance_length: 1.0 + accepted as f64 / steps as f64,
                 draft_acceptance_rate: accepted as f64 / drafted as f64,
-                acceptance_histogram: histogram(steps, stats.accepted_at.counts()),
+                acceptance_histogram: histogram(steps, end.acceptance.accepted_at.counts()),
                 num_spec_steps: steps,
                 num_accepted_draft_tokens: accepted,
                 num_draft_tokens: drafted,
@@ -188,7 +188,7 @@ impl SledSummary {
             provisional: end.provisional.clone(),
             rounds: stats.map(|stats| stats.rounds),
             draft_tokens: stats.map(|stats| stats.draft_tokens),
-            accepted_tokens: stats.map_or(end.accepted as u64, |stats| stats.accepted_tokens),
+            accepted_tokens: end.acceptance.accepted,
             tokens_per_s: end.rate,
             ttft_s: end.first.map(|first| first.as_secs_f64()),
             round_trip_ms: end.outcome.as_ref().and_then(|outcome| outcome.round_trip).map(ms),

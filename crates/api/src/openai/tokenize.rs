@@ -9,9 +9,9 @@ use sled_core::text::TextStream;
 use utoipa::ToSchema;
 
 use super::chat::ChatRequest;
-use super::parse;
+use super::members::Members;
 use crate::error::{Error, ErrorBody};
-use crate::router::{Call, off_thread};
+use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 
 /// A text: llama-server calls it `content`, vLLM `prompt` or, of a chat, `messages`.
@@ -118,7 +118,7 @@ impl TokenizeRequest {
         let vocab = served.backend.vocab();
         if let Some(content) = &self.content {
             let (add, parse) = (self.add_special.unwrap_or(false), self.parse_special.unwrap_or(true));
-            let tokens = vocab.tokenize(content, add, parse)?;
+            let tokens = served.tokenize(content, add, parse)?;
             if !self.with_pieces.unwrap_or(false) {
                 return Ok(Tokenized::Content { tokens });
             }
@@ -132,10 +132,10 @@ impl TokenizeRequest {
             return Ok(Tokenized::Pieces { tokens: pieces.collect() });
         }
         let tokens = match (&self.prompt, chat) {
-            (Some(prompt), _) => vocab.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
+            (Some(prompt), _) => served.tokenize(prompt, self.add_special_tokens.unwrap_or(true), true)?,
             (None, Some(chat)) => {
-                let text = chat.render(served, self.add_generation_prompt.unwrap_or(true))?;
-                vocab.tokenize(&text, self.add_special_tokens.unwrap_or(false), true)?
+                let add_special = self.add_special_tokens.unwrap_or(false);
+                chat.prompt(served, self.add_generation_prompt.unwrap_or(true), add_special)?
             }
             (None, None) => {
                 return Err(Error::invalid(
@@ -150,6 +150,17 @@ impl TokenizeRequest {
     }
 }
 
+impl DetokenizeRequest {
+    fn answer(&self, served: &Served) -> Result<Detokenized, Error> {
+        check(&self.tokens, served, "tokens")?;
+        let mut text = TextStream::default();
+        let vocab = served.backend.vocab();
+        let mut content: String = self.tokens.iter().map(|&token| text.push(&vocab.piece(token, true))).collect();
+        content.push_str(&text.finish());
+        Ok(Detokenized { prompt: content.clone(), content })
+    }
+}
+
 /// The tokens of a text.
 #[utoipa::path(
     post, path = "/tokenize", tag = "Tokens", request_body = TokenizeRequest,
@@ -157,10 +168,17 @@ impl TokenizeRequest {
 )]
 pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let request: TokenizeRequest = parse(&call.body)?;
-    served.check_model(request.model.as_deref())?;
-    let chat = request.messages.map(|_there| parse::<ChatRequest>(&call.body)).transpose()?;
-    let answer = off_thread(move || request.answer(chat.as_ref(), &served)).await?;
+    let Call { caller, mut body, place, .. } = call;
+    let work = move || {
+        let members = Members::of(&mut body)?;
+        let request: TokenizeRequest = members.read()?;
+        served.check_model(request.model.as_deref())?;
+        let chat: Option<ChatRequest> = request.messages.map(|_there| members.read()).transpose()?;
+        members.finish()?;
+        body.weigh(chat.as_ref().map_or(0, ChatRequest::weight_of_arguments))?;
+        request.answer(chat.as_ref(), &served)
+    };
+    let (answer, _place) = prepare(caller, place, work).await?;
     Ok(Json(answer).into_response())
 }
 
@@ -171,12 +189,14 @@ pub(crate) async fn tokenize(State(api): State<Api>, call: Call) -> Result<Respo
 )]
 pub(crate) async fn detokenize(State(api): State<Api>, call: Call) -> Result<Response, Error> {
     let served = api.served()?;
-    let request: DetokenizeRequest = parse(&call.body)?;
-    served.check_model(request.model.as_deref())?;
-    check(&request.tokens, &served, "tokens")?;
-    let mut text = TextStream::default();
-    let vocab = served.backend.vocab();
-    let mut content: String = request.tokens.iter().map(|&token| text.push(&vocab.piece(token, true))).collect();
-    content.push_str(&text.finish());
-    Ok(Json(Detokenized { prompt: content.clone(), content }).into_response())
+    let Call { caller, mut body, place, .. } = call;
+    let work = move || {
+        let members = Members::of(&mut body)?;
+        let request: DetokenizeRequest = members.read()?;
+        members.finish()?;
+        served.check_model(request.model.as_deref())?;
+        request.answer(&served)
+    };
+    let (answer, _place) = prepare(caller, place, work).await?;
+    Ok(Json(answer).into_response())
 }

@@ -40,10 +40,16 @@ impl Answer {
     }
 }
 
-/// Sends a request and leaves the answer to be read.
+/// Sends a request and leaves the answer to be read. A body is JSON unless `headers` say otherwise.
 pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: sled\r\nconnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        head.push_str(&format!("host: {to}\r\n"));
+    }
+    if method == "POST" && !headers.iter().any(|(name, _)| *name == "content-type") {
+        head.push_str("content-type: application/json\r\n");
+    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -83,7 +89,7 @@ pub async fn get(to: SocketAddr, path: &str) -> Answer {
 }
 
 pub async fn post(to: SocketAddr, path: &str, body: &Value) -> Answer {
-    ask(to, "POST", path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
+    ask(to, "POST", path, &[], body.to_string().as_bytes()).await
 }
 
 /// A figure of `/metrics`.

@@ -210,8 +210,9 @@ impl Worker {
             top: (0..u32::from(top)).map(|i| ((token + i) % 256, -0.5 - i as f32)).collect(),
         });
         let position = self.job.prompt.len() + self.generated.len();
+        let opens_verdict = !provisional && self.generated.last() != Some(&Provenance::Accepted);
         self.generated.push(provenance);
-        let event = Event::Token(Generated { token, position, provenance, logprobs });
+        let event = Event::Token(Generated { token, position, provenance, opens_verdict, logprobs });
         self.sender.send(event).await.is_ok()
     }
 
@@ -239,7 +240,7 @@ impl Worker {
 pub async fn listen(api: &Api) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let routes = router(api);
+    let routes = router(api, axum::Router::new());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
 }

@@ -61,6 +61,11 @@ impl Gguf {
 
 /// A vocabulary with the chat template of `template.jinja`, or without any.
 pub fn vocabulary(template: bool) -> Vocab {
+    made("qwen2", template.then_some(include_str!("template.jinja")))
+}
+
+/// A vocabulary whose texts are split as `pre` says before they are tokenised, with a chat template or without.
+pub fn made(pre: &str, template: Option<&str>) -> Vocab {
     let mut tokens: Vec<String> = (0..=255).map(|byte| spelt(byte).to_string()).collect();
     let special = ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"];
     tokens.extend(special.map(str::to_owned));
@@ -72,7 +77,7 @@ pub fn vocabulary(template: bool) -> Vocab {
     gguf.text("general.architecture", "llama");
     gguf.text("general.name", "bytes");
     gguf.text("tokenizer.ggml.model", "gpt2");
-    gguf.text("tokenizer.ggml.pre", "qwen2");
+    gguf.text("tokenizer.ggml.pre", pre);
     gguf.list("tokenizer.ggml.tokens", 8, tokens.len());
     tokens.iter().for_each(|token| gguf.string(token));
     gguf.list("tokenizer.ggml.token_type", 5, kinds.len());
@@ -81,8 +86,8 @@ pub fn vocabulary(template: bool) -> Vocab {
     ["t h", "h e", "th e"].iter().for_each(|merge| gguf.string(merge));
     gguf.number("tokenizer.ggml.eos_token_id", IM_END);
     gguf.flag("tokenizer.ggml.add_bos_token", false);
-    if template {
-        gguf.text("tokenizer.chat_template", include_str!("template.jinja"));
+    if let Some(template) = template {
+        gguf.text("tokenizer.chat_template", template);
     }
     let mut file = b"GGUF".to_vec();
     file.extend(3u32.to_le_bytes());

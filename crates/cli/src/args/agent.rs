@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::DeviceArgs;
+use super::{DeviceArgs, ListenArgs};
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -21,6 +21,11 @@ pub struct AgentArgs {
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 
+    /// Let web pages of this origin use the API, as in https://app.example.com; may be given several times [default: only the
+    /// pages that come from here]
+    #[arg(long, env = "SLED_CORS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors: Vec<sled_api::Origin>,
+
     /// Requests that are answered at once; more take turns
     #[arg(long, visible_alias = "np", env = "SLED_PARALLEL", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: u32,
@@ -28,4 +33,7 @@ pub struct AgentArgs {
     /// The most requests that may wait for their turn; others are told to come back later
     #[arg(long, env = "SLED_MAX_QUEUE", value_name = "N", default_value_t = 64)]
     pub max_queue: u32,
+
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }

@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod beyond;
 mod doctor;
+mod listen;
 mod models;
 mod paper;
 mod plan;
@@ -18,8 +19,11 @@ pub use bench::{
     RttArgs, ServeBenchArgs,
 };
 pub use beyond::BeyondArgs;
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
+pub use listen::ListenArgs;
 pub use models::{ConvertArgs, ListArgs, PullArgs};
 pub use paper::PaperArgs;
 pub use plan::PlanArgs;
@@ -30,6 +34,7 @@ use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching};
 use sled_model::llama::CacheType;
+use sled_server::SharePrefixes;
 pub use top::TopArgs;
 pub use validate::ValidateArgs;
 
@@ -120,6 +125,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it runs a model in this process.
+    pub fn computes(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_)
+                | Self::Device(_)
+                | Self::Run(_)
+                | Self::Chat(_)
+                | Self::Doctor(_)
+                | Self::Demo(_)
+                | Self::Bench(_)
+                | Self::Profile(_)
+        )
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The target model: a name from `sled list`, hf:ORG/REPO/FILE.gguf, or a path
@@ -142,6 +164,11 @@ pub struct ServeArgs {
     /// The key that requests to the API must have, as `Authorization: Bearer KEY` [default: everybody may ask]
     #[arg(long, env = "SLED_API_KEY", value_name = "KEY", hide_env_values = true)]
     pub api_key: Option<String>,
+
+    /// Let web pages of this origin use the API, as in https://app.example.com; may be given several times [default: only the
+    /// pages that come from here]
+    #[arg(long, env = "SLED_CORS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors: Vec<sled_api::Origin>,
 
     /// Tokens that the KV cache holds, over all sessions
     #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..))]
@@ -175,7 +202,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_IDLE_TIMEOUT", value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..))]
     pub idle_timeout: u32,
 
-    /// The most prompts that may wait to be read, before devices are told to come back later
+    /// The most prompts that may wait to be read, of new and open sessions, before devices are told to come back later
     #[arg(long, env = "SLED_MAX_QUEUE", value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_queue: u32,
 
@@ -186,6 +213,18 @@ pub struct ServeArgs {
     /// Layers to put on the GPU [default: all, if this build has a GPU backend]
     #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]
     pub gpu_layers: Option<u32>,
+
+    /// A text file that prompts may begin with, such as the system prompt as the model's template writes it: what the KV cache
+    /// holds of it is shared by everybody; may be given several times
+    #[arg(long, env = "SLED_SHARED_PREFIX", value_name = "FILE")]
+    pub shared_prefix: Vec<PathBuf>,
+
+    /// Which requests over HTTP share what the KV cache holds of their own texts: those of one connection, or of one address
+    #[arg(long, env = "SLED_SHARE_PREFIXES", value_name = "connection|address", default_value = "connection")]
+    pub share_prefixes: SharePrefixes,
+
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }
 
 impl ServeArgs {
@@ -197,6 +236,7 @@ impl ServeArgs {
             port: 0,
             http_port: None,
             api_key: None,
+            cors: Vec::new(),
             ctx_size,
             threads: None,
             parallel,
@@ -208,6 +248,9 @@ impl ServeArgs {
             max_queue: 256,
             max_draft: 64,
             gpu_layers: None,
+            shared_prefix: Vec::new(),
+            share_prefixes: SharePrefixes::Connection,
+            listen: ListenArgs::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
 use sled_core::step::{CacheOp, Row};
@@ -18,7 +19,7 @@ use sled_sim::replay::Replay;
 
 use super::meter::Meter;
 
-const FINGERPRINT: &str = "0000000000000000";
+const FINGERPRINT: Fingerprint = Fingerprint::new(0);
 
 /// Waits until `end`, to a fraction of a millisecond.
 fn wait_until(end: Instant) {
@@ -93,8 +94,8 @@ pub async fn run(replay: &Replay, emulation: Emulation, indices: &[usize]) -> an
     let identity = Identity {
         name: "replay".to_owned(),
         model: "replay".to_owned(),
-        model_fingerprint: FINGERPRINT.to_owned(),
-        vocabulary_fingerprint: FINGERPRINT.to_owned(),
+        model_fingerprint: FINGERPRINT,
+        vocabulary_fingerprint: FINGERPRINT,
         vocabulary: bytes::Bytes::new(),
         end_of_generation: Vec::new(),
     };

@@ -8,8 +8,9 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::Prompt;
 use sled_core::message::{DraftBlock, Reply, Request};
+use sled_core::names::Fingerprint;
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
 use sled_core::step::{CacheOp, Row};
 use sled_model::{Error, Limits, Model};
 use sled_server::{Identity, Settings};
@@ -31,7 +32,7 @@ const DRAFTS: usize = 3;
 const PROMPT: usize = 8;
 
 const CONTEXT: usize = 1 << 20;
-const FINGERPRINT: &str = "0000000000000000";
+const FINGERPRINT: Fingerprint = Fingerprint::new(0);
 
 #[derive(serde::Serialize)]
 struct Results {
@@ -111,7 +112,7 @@ fn scheduler(sessions: usize, time: Duration) -> anyhow::Result<Scheduler> {
     logits[TOKEN as usize] = 1.0;
     let mut waiting: VecDeque<(SessionId, usize, Digest)> = VecDeque::new();
     for _ in 0..sessions {
-        let id = server.open(began.elapsed()).map_err(|(busy, _)| busy)?;
+        let id = server.open(began.elapsed(), Owner(0)).map_err(|(busy, _)| busy)?;
         server.request(began.elapsed(), id, prompt(CONTEXT));
         waiting.push_back((id, PROMPT, Digest::EMPTY.then_all(&[TOKEN; PROMPT])));
     }
@@ -177,8 +178,8 @@ async fn rounds(devices: usize, time: Duration) -> anyhow::Result<Rounds> {
     let identity = Identity {
         name: "free".to_owned(),
         model: "free".to_owned(),
-        model_fingerprint: FINGERPRINT.to_owned(),
-        vocabulary_fingerprint: FINGERPRINT.to_owned(),
+        model_fingerprint: FINGERPRINT,
+        vocabulary_fingerprint: FINGERPRINT,
         vocabulary: bytes::Bytes::new(),
         end_of_generation: Vec::new(),
     };
@@ -204,8 +205,7 @@ async fn device(url: String, time: Duration) -> anyhow::Result<u64> {
     let description = client.describe(sled_wire::pb::DescribeRequest { protocol: PROTOCOL }).await?.into_inner();
     let bounds = sled_wire::decode_description(description)?.bounds;
     let (requests, outbox) = tokio::sync::mpsc::channel(4);
-    let open =
-        Open { device: "bench".to_owned(), vocabulary_fingerprint: FINGERPRINT.to_owned(), model_fingerprint: None };
+    let open = Open { device: "bench".into(), vocabulary_fingerprint: FINGERPRINT, model_fingerprint: None };
     requests.send(sled_wire::encode_open(open)).await?;
     let mut replies = client.session(ReceiverStream::new(outbox)).await?.into_inner();
     requests.send(sled_wire::encode_request(prompt(CONTEXT))).await?;

@@ -26,8 +26,9 @@ pub fn choose(args: &DoctorArgs, server: Option<&Found>) -> String {
         let footprint = Footprint::read(path).ok()?;
         let Some(server) = server else { return Some(footprint.bytes) };
         // The target is no drafter for itself.
-        let is_other = footprint.fingerprint != server.model_fingerprint;
-        let speaks = || Vocab::load(path).is_ok_and(|vocab| vocab.fingerprint() == server.vocabulary_fingerprint);
+        let is_other = footprint.fingerprint.to_string() != server.model_fingerprint;
+        let speaks =
+            || Vocab::load(path).is_ok_and(|vocab| vocab.fingerprint().to_string() == server.vocabulary_fingerprint);
         (is_other && speaks()).then_some(footprint.bytes)
     };
     args.draft.clone().unwrap_or_else(|| {
@@ -70,14 +71,14 @@ fn load(
     let path = models::locate(name)?;
     let footprint = Footprint::read(&path)?;
     let model = LlamaModel::load(&path, &device::load_options(None))?;
-    let threads = args.threads.unwrap_or_else(device::cores);
+    let threads = device::threads(args.threads);
     let mut drafter = device::model_drafter(&model, ROOM, threads)?;
     let sampler = Sampler::new(SamplingParams::default(), model.vocab().size())?;
     let rate = measure::drafts(&mut drafter, &sampler, TEXT, DRAFTS, done)?;
     let tokens = context.unwrap_or(usize::MAX).min(model.train_context()) as u64;
     let found = DraftModel {
         title: model.description().to_string(),
-        vocabulary_fingerprint: model.vocab().fingerprint().to_owned(),
+        vocabulary_fingerprint: model.vocab().fingerprint().to_string(),
         weights_bytes: footprint.bytes,
         cache_bytes: footprint.cache_bytes(tokens, CacheType::F16),
         tokens_per_s: Some(rate),

@@ -130,9 +130,9 @@ fn is_here(address: &str) -> bool {
 }
 
 async fn try_out(link: &Link, facts: &Facts, drafts: Option<Box<dyn Drafter>>, bar: &ProgressBar) -> Trial {
-    let theirs = &link.description().vocabulary_fingerprint;
+    let theirs = link.description().vocabulary_fingerprint.to_string();
     let model = facts.drafter.as_ref().and_then(|drafter| drafter.model.as_ref());
-    let drafts = drafts.filter(|_| model.is_none_or(|model| model.vocabulary_fingerprint == *theirs));
+    let drafts = drafts.filter(|_| model.is_none_or(|model| model.vocabulary_fingerprint == theirs));
     let failed = |error: anyhow::Error| Trial { error: Some(error.to_string()), ..Trial::default() };
     trial::run(link, drafts, || bar.inc(1)).await.unwrap_or_else(failed)
 }

@@ -20,20 +20,16 @@ pub async fn look(link: &Link) -> anyhow::Result<Found> {
     round_trips.sort_unstable();
     let round_trip = round_trips.get(ROUND_TRIPS / 2).copied().unwrap_or_default();
     let list = link.sessions().await?;
-    let (began, mut bytes) = (Instant::now(), 0);
-    download_vocabulary(link, |piece| {
-        bytes += piece.len();
-        Ok(())
-    })
-    .await?;
+    let began = Instant::now();
+    let bytes = download_vocabulary(link).await?.len();
     let busy = list.sessions.iter().filter(|session| session.activity != Activity::Idle);
     let each_step = |value: f64| (list.totals.steps > 0).then(|| value / list.totals.steps as f64);
     Ok(Found {
-        version: description.version.clone(),
+        version: description.version.to_string(),
         protocol: PROTOCOL,
-        model: description.model.clone(),
-        model_fingerprint: description.model_fingerprint.clone(),
-        vocabulary_fingerprint: description.vocabulary_fingerprint.clone(),
+        model: description.model.to_string(),
+        model_fingerprint: description.model_fingerprint.to_string(),
+        vocabulary_fingerprint: description.vocabulary_fingerprint.to_string(),
         context: description.bounds.context,
         round_trip_ms: millis(round_trip),
         download_mbit_per_s: mbit_per_s(bytes, began.elapsed().saturating_sub(round_trip)),

@@ -35,7 +35,7 @@ fn fill(args: &DoctorArgs, target: &mut Target, done: &mut impl FnMut()) -> anyh
     target.context = footprint.context;
     let model = LlamaModel::load(&path, &device::load_options(None))?;
     target.title = model.description().to_string();
-    for threads in threads(args.threads, device::cores()) {
+    for threads in threads(args.threads) {
         target.passes.push(Passes { threads, points: passes(&model, threads, done)? });
     }
     let alone = |passes: &Passes| passes.points.first().map_or(f64::MAX, |[_, ms]| *ms);
@@ -44,11 +44,10 @@ fn fill(args: &DoctorArgs, target: &mut Target, done: &mut impl FnMut()) -> anyh
 }
 
 /// The numbers of threads that are compared: where there are many cores, half of them may be the same cores seen twice.
-fn threads(given: Option<u32>, cores: u32) -> Vec<u32> {
-    match given {
-        Some(threads) => vec![threads],
-        None if cores >= 4 => vec![cores, cores / 2],
-        None => vec![cores],
+fn threads(asked: Option<u32>) -> Vec<u32> {
+    match (asked, device::threads(asked)) {
+        (None, cores) if cores >= 4 => vec![cores, cores / 2],
+        (_, threads) => vec![threads],
     }
 }
 

@@ -30,7 +30,7 @@ pub fn profile(args: &ProfileArgs) -> anyhow::Result<()> {
     }
     let cpu = cpu_name();
     let mut profile = if args.out.exists() { Profile::load(&args.out)? } else { empty(&cpu) };
-    let threads = args.threads.unwrap_or_else(device::cores);
+    let threads = device::threads(args.threads);
     let source = format!("`{}`, {}, {cpu}, {threads} threads", command(args), jiff::Zoned::now().date());
     let steps = rows.len() * (args.repeat as usize + 1);
     let bar = bar(steps + if args.draft.is_some() { DRAFTS } else { 0 }, "passes of the target".to_owned());

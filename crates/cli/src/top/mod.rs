@@ -13,6 +13,8 @@ use feed::News;
 use history::History;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use sled_core::names::{PlainText, for_terminal};
+use sled_server::Frame;
 use view::Palette;
 
 use crate::args::TopArgs;
@@ -38,14 +40,23 @@ fn print(news: &Receiver<News>) -> anyhow::Result<()> {
     for news in news {
         match news {
             News::Frame(json) => {
-                if writeln!(std::io::stdout(), "{json}").is_err() {
+                if writeln!(std::io::stdout(), "{}", for_terminal(&json)).is_err() {
                     break;
                 }
             }
-            News::Away(why) => eprintln!("{why}"),
+            News::Away(why) => eprintln!("{}", for_terminal(&why)),
         }
     }
     Ok(())
+}
+
+/// A frame whose names cannot speak to the terminal.
+fn plain(mut frame: Frame) -> Frame {
+    let names = frame.sessions.iter_mut().flat_map(|session| [&mut session.device, &mut session.activity]);
+    for name in names.chain([&mut frame.server.model, &mut frame.server.version]) {
+        *name = PlainText::from(std::mem::take(name)).into();
+    }
+    frame
 }
 
 fn watch(terminal: &mut DefaultTerminal, news: &Receiver<News>) -> anyhow::Result<()> {
@@ -55,13 +66,13 @@ fn watch(terminal: &mut DefaultTerminal, news: &Receiver<News>) -> anyhow::Resul
         while let Ok(news) = news.try_recv() {
             match news {
                 News::Frame(json) => match serde_json::from_str(&json) {
-                    Ok(frame) => history.add(frame),
+                    Ok(frame) => history.add(plain(frame)),
                     Err(_other) => {
                         let why = "the figures cannot be read; run the same version of sled here as on the server";
                         history.lose(why.to_owned());
                     }
                 },
-                News::Away(why) => history.lose(why),
+                News::Away(why) => history.lose(PlainText::from(why).into()),
             }
         }
         terminal.draw(|screen| view::draw(screen, &history, &palette))?;

@@ -44,6 +44,8 @@ pub struct Emitted {
     pub token: Token,
     /// Who proposed it, and whether the target decided it.
     pub provenance: Provenance,
+    /// Whether it is the first that a verdict brought.
+    pub opens_verdict: bool,
     /// The target's log probabilities here, if they were asked for and the target decided the token.
     pub logprobs: Option<Logprobs>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Action, Ahead, Device};
 use crate::Position;
 use crate::goodput::Travel;
-use crate::message::{DraftBlock, Request};
+use crate::message::{DraftBlock, MAX_UNHEARD, Request};
 use crate::policy::Policy;
 
 /// How many blocks may wait for their verdicts.
@@ -82,7 +82,7 @@ impl Device {
             _ => Travel::Alone,
         };
         // A verdict commits one token more than it accepts, and the last of them may be the last of the answer.
-        let most = self.config.max_draft.min(MAX_DRAFTS).min(self.limit.saturating_sub(start + 1));
+        let most = self.max_draft().min(MAX_DRAFTS).min(self.end().saturating_sub(start + 1));
         let drafted = self.sequence.len().saturating_sub(start);
         let mut survival = self.survival(start);
         let mut acceptance = self.calibration.mean();
@@ -149,7 +149,7 @@ impl Device {
     /// Whether the drafter has nothing to add.
     fn is_drafted_out(&self) -> bool {
         self.exhausted
-            || self.sequence.len() + 1 >= self.limit
+            || self.sequence.len() + 1 >= self.end()
             || (self.sequence.len() > self.settled
                 && self.sequence.tokens().last().is_some_and(|last| self.config.end_of_generation.contains(last)))
     }
@@ -190,18 +190,14 @@ impl Device {
 
     fn send_block(&mut self, len: usize) {
         let now = self.clock.now();
-        let plainly = !self.goodput.drafts();
         let alone = self.blocks.is_empty();
         if alone {
             self.await_reply();
         }
         let start = self.blocks.back().map_or(self.settled, |block| block.end.max(self.settled));
-        let is_lease = self.config.policy.is_none() || (self.config.policy == Some(Policy::Goodput) && plainly);
-        let until = match self.config.policy {
-            None => self.limit,
-            Some(Policy::Goodput) if plainly => self.limit.min(self.settled + self.goodput.lease()),
-            Some(_) => 0,
-        };
+        let lease = self.lease();
+        let is_lease = lease.is_some();
+        let until = lease.map_or(0, |lease| self.end().min(self.settled + lease));
         if is_lease {
             self.warm = false;
         } else {
@@ -213,13 +209,23 @@ impl Device {
         self.send_drafts(start, start + len, until);
     }
 
+    /// How many tokens the server is to decode by itself before it hears of this device again; `None` while that does not pay.
+    fn lease(&self) -> Option<usize> {
+        match self.config.policy {
+            None => Some(MAX_UNHEARD),
+            Some(Policy::Goodput) if !self.goodput.drafts() => Some(self.goodput.lease()),
+            Some(_) => None,
+        }
+    }
+
     /// Lets the server decode on by itself, if it soon ends what it was told to and that still pays.
     fn renew_lease(&mut self) {
-        let until = self.limit.min(self.settled + self.goodput.lease());
+        let Some(lease) = self.lease() else { return };
+        let end = self.end();
+        let until = end.min(self.settled + lease);
         let Some(block) = self.blocks.back_mut() else { return };
-        let ends_soon =
-            block.is_lease && block.until < self.limit && block.until <= self.settled + self.goodput.lease() / 2;
-        if ends_soon && self.link.is_up() && self.config.policy.is_some() && !self.goodput.drafts() {
+        let ends_soon = block.is_lease && block.until < end && block.until <= self.settled + lease / 2;
+        if ends_soon && self.link.is_up() {
             *block = Block { start: self.settled, end: self.settled, until, ..*block };
             self.send_drafts(self.settled, self.settled, until);
         }
@@ -232,7 +238,7 @@ impl Device {
         let (until, is_lease) = (last.until, last.is_lease);
         let more = if is_lease { 0 } else { self.next_block().unwrap_or(0) };
         let known = end.clamp(self.settled, self.sequence.len());
-        let end = (known + more).min(self.sequence.len()).min(self.settled + self.config.max_draft);
+        let end = (known + more).min(self.sequence.len()).min(self.settled + self.max_draft());
         self.stats.draft_tokens += end.saturating_sub(known) as u64;
         self.blocks.clear();
         self.blocks.push_back(Block { start: self.settled, end, until, is_lease, sent, alone, again: true });

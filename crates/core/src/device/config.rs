@@ -16,14 +16,23 @@ pub struct DeviceConfig {
     pub policy: Option<Policy>,
     /// What is done while a verdict is under way.
     pub ahead: Ahead,
-    /// The longest that the session may get, in tokens.
+    /// The longest that the session may get, in tokens, whatever server it is connected to.
     pub context: usize,
-    /// The longest block that the server takes.
+    /// The longest block that is sent to any server.
     pub max_draft: usize,
     /// The tokens that end a generation.
     pub end_of_generation: Arc<[Token]>,
     /// What is done when the server cannot be reached.
     pub resilience: Resilience,
+}
+
+/// What a server takes of a device: each has its own bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The longest that a text may get there, in tokens.
+    pub context: usize,
+    /// The longest block that it takes, in tokens.
+    pub max_draft: usize,
 }
 
 /// What a device does while a verdict is under way.
@@ -47,7 +56,8 @@ pub struct Resilience {
     pub timeout: Duration,
     /// What happens after `fallback_after` failures.
     pub fallback: Fallback,
-    /// How many failures in a row (a timeout, a broken connection, a refused one) are borne before `fallback`.
+    /// How many failures in a row (a timeout, a broken connection, a refused one, a server that is busy for as long as a timeout) are
+    /// borne before `fallback`.
     pub fallback_after: u32,
     /// Where the jitter of the delays between attempts comes from.
     pub seed: u64,

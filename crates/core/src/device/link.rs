@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::timer::{Backoff, Timeout};
-use super::{Action, Device, Fallback, FinishReason, Notice, Provenance, Resilience};
+use super::{Action, Device, DeviceConfig, Emitted, Fallback, FinishReason, Notice, Provenance, Resilience, Terms};
 
 /// After so many timeouts in a row a connection is taken for dead, however open it looks.
 const MAX_TIMEOUTS: u32 = 3;
@@ -19,7 +19,8 @@ pub(super) struct Link {
     server: usize,
     pub(super) timeout: Timeout,
     backoff: Backoff,
-    /// When the server last said something, or was asked something while nothing else was under way.
+    /// When the server last said something, or was asked something while nothing else was under way; without a connection, since
+    /// when it is missed.
     waiting_since: Duration,
     /// Timeouts since the server last said something.
     timeouts: u32,
@@ -27,10 +28,23 @@ pub(super) struct Link {
     failures: u32,
     /// Whether the server of this connection has been told of any text.
     told: bool,
+    /// Why the last connection was lost.
+    loss: Option<Loss>,
     /// Whether the user knows that the server is lost.
     lost: bool,
-    /// Until when each server asked to be left alone.
-    busy_until: Vec<Duration>,
+    /// What the server of this connection takes.
+    terms: Terms,
+    /// What is known of each server.
+    servers: Vec<Known>,
+}
+
+/// What is known of a server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// Until when it asked to be left alone.
+    busy_until: Duration,
+    /// The longest text that it takes, if it said so in this turn.
+    context: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +60,15 @@ enum State {
 }
 
 /// Why there is no connection.
+#[derive(Clone, Debug)]
 enum Loss {
     Broken(String),
     Busy(String),
 }
 
 impl Link {
-    pub(super) fn new(resilience: &Resilience) -> Self {
+    pub(super) fn new(config: &DeviceConfig) -> Self {
+        let DeviceConfig { context, max_draft, resilience, .. } = config;
         Self {
             state: State::Down { retry: Duration::ZERO },
             server: 0,
@@ -62,8 +78,10 @@ impl Link {
             timeouts: 0,
             failures: 0,
             told: false,
+            loss: None,
             lost: false,
-            busy_until: vec![Duration::ZERO; resilience.servers.max(1)],
+            terms: Terms { context: *context, max_draft: *max_draft },
+            servers: vec![Known::default(); resilience.servers.max(1)],
         }
     }
 
@@ -86,8 +104,16 @@ impl Device {
         match self.link.state {
             State::Up => (!self.blocks.is_empty()).then(|| self.link.waiting_since + self.link.timeout.duration()),
             State::Connecting { since } => Some(since + CONNECTING),
-            State::Down { retry } => Some(retry),
+            State::Down { retry } => Some(self.patience().map_or(retry, |patience| patience.min(retry))),
         }
+    }
+
+    /// Until when a server that asked to be left alone is waited for before that counts as another failure.
+    fn patience(&self) -> Option<Duration> {
+        let Resilience { fallback, fallback_after, .. } = self.config.resilience;
+        let falls_back = fallback != Fallback::Wait && self.link.failures < fallback_after;
+        let is_busy = self.free_at(self.link.server) > self.link.waiting_since;
+        (falls_back && is_busy).then(|| self.link.waiting_since + self.link.timeout.duration())
     }
 
     /// The time has come. To call it early or for nothing does no harm.
@@ -102,15 +128,22 @@ impl Device {
                 self.actions.push_back(Action::Disconnect);
                 self.connection_lost("it does not answer".to_owned());
             }
-            State::Down { .. } => self.connect(),
+            State::Down { retry } if retry <= self.clock.now() => self.connect(),
+            State::Down { .. } => {
+                self.link.waiting_since = self.clock.now();
+                self.fail();
+                self.advance();
+            }
         }
     }
 
-    /// The connection that was asked for stands, to the server `server`, and a session is open.
-    pub fn on_connected(&mut self, now: Duration, server: usize) {
+    /// The connection that was asked for stands, to the server `server`, which takes what `terms` say, and a session is open.
+    pub fn on_connected(&mut self, now: Duration, server: usize, terms: Terms) {
         self.clock.advance(now);
         self.link.state = State::Up;
         self.link.server = server;
+        self.link.terms = terms;
+        self.note_context();
         self.link.timeouts = 0;
         self.link.told = false;
         if !self.finished {
@@ -127,12 +160,15 @@ impl Device {
         }
     }
 
-    /// The server that was to be connected to is busy, for the reason given, and asks to be left alone for `after`.
+    /// The server that is connected, or was to be, is busy, for the reason given, and asks to be left alone for `after`.
     pub fn on_busy(&mut self, now: Duration, reason: String, after: Duration) {
         self.clock.advance(now);
-        let until = self.clock.now() + after;
-        if let Some(busy) = self.link.busy_until.get_mut(self.link.server) {
-            *busy = until;
+        if matches!(self.link.state, State::Down { .. }) {
+            return;
+        }
+        let until = self.clock.now().saturating_add(after);
+        if let Some(server) = self.link.servers.get_mut(self.link.server) {
+            server.busy_until = until;
         }
         self.lose(Loss::Busy(reason));
     }
@@ -149,13 +185,24 @@ impl Device {
     /// Tells the server the text, of which it knows the first `shared` tokens if it knows any.
     pub(super) fn begin_turn(&mut self, shared: usize) {
         match self.link.state {
+            State::Up if self.is_full() => self.leave_full_server(),
             State::Up => {
                 let from = if std::mem::replace(&mut self.link.told, true) { shared } else { 0 };
                 self.send_context(from);
             }
             State::Connecting { .. } => {}
             State::Down { .. } if self.is_alone() => {}
-            State::Down { .. } => self.connect(),
+            State::Down { .. } => {
+                self.link.server = self.best_server(self.link.server);
+                let retry = self.free_at(self.link.server);
+                if retry <= self.clock.now() {
+                    self.connect();
+                } else {
+                    self.link.state = State::Down { retry };
+                    self.link.waiting_since = self.clock.now();
+                    self.tell_loss();
+                }
+            }
         }
     }
 
@@ -211,41 +258,125 @@ impl Device {
     }
 
     fn lose(&mut self, loss: Loss) {
-        let Resilience { servers, fallback, fallback_after, .. } = self.config.resilience;
         if self.finished && self.link.is_up() {
             // Nobody waits for anything: a server may close what is idle, and the next prompt opens it again.
             self.link.state = State::Down { retry: self.clock.now() };
             return;
         }
+        let servers = self.config.resilience.servers;
         if self.link.is_up() {
             self.stats.disconnections += 1;
         }
-        self.link.failures += 1;
-        self.link.server = (self.link.server + 1) % servers.max(1);
-        let allowed = self.link.busy_until.get(self.link.server).copied().unwrap_or_default();
-        let retry = allowed.max(self.clock.now()) + self.link.backoff.next(servers);
+        self.link.server = self.best_server((self.link.server + 1) % servers.max(1));
+        let retry = self.free_at(self.link.server) + self.link.backoff.next(servers);
         self.link.state = State::Down { retry };
+        self.link.waiting_since = self.clock.now();
+        self.link.loss = Some(loss);
         self.blocks.clear();
         self.last_commit = None;
         // What was to be sent to that server is not for the next.
         self.actions.retain(|action| !matches!(action, Action::Send(_) | Action::Connect(_)));
         if self.finished {
+            // Nobody waits for it: a session that is idle may be closed.
             return;
         }
+        self.fail();
+        if self.finished {
+            return;
+        }
+        self.tell_loss();
+        self.advance();
+    }
+
+    /// Counts a failure, of which only so many are borne.
+    fn fail(&mut self) {
+        let Resilience { fallback, fallback_after, .. } = self.config.resilience;
+        self.link.failures += 1;
         if fallback == Fallback::Error && self.link.failures >= fallback_after {
-            self.finish(FinishReason::Failed(match loss {
-                Loss::Busy(reason) => format!("{reason}; run the command again later"),
-                Loss::Broken(reason) => format!("the server is lost ({reason}); run the command again when it is back"),
+            self.finish(FinishReason::Failed(match &self.link.loss {
+                Some(Loss::Busy(reason)) => format!("{reason}; run the command again later"),
+                Some(Loss::Broken(reason)) => {
+                    format!("the server is lost ({reason}); run the command again when it is back")
+                }
+                None => "the server does not answer; run the command again when it does".to_owned(),
             }));
-            return;
         }
-        if !std::mem::replace(&mut self.link.lost, true) {
+    }
+
+    /// Tells the user that there is no server, if that is news.
+    fn tell_loss(&mut self) {
+        if let Some(loss) = self.link.loss.clone()
+            && !std::mem::replace(&mut self.link.lost, true)
+        {
             self.actions.push_back(Action::Notify(match loss {
                 Loss::Busy(reason) => Notice::Busy(reason),
                 Loss::Broken(reason) => Notice::Lost(reason),
             }));
         }
-        self.advance();
+    }
+
+    /// The server to try next: of those that are not known to have no room for the text, the one that may be asked first, from
+    /// `first` on.
+    fn best_server(&self, first: usize) -> usize {
+        let count = self.link.servers.len();
+        let in_turn = (0..count).map(|step| (first + step) % count);
+        in_turn.filter(|&server| self.has_room(server)).min_by_key(|&server| self.free_at(server)).unwrap_or(first)
+    }
+
+    /// When a server may be asked.
+    fn free_at(&self, server: usize) -> Duration {
+        let busy_until = self.link.servers.get(server).map_or(Duration::ZERO, |known| known.busy_until);
+        busy_until.max(self.clock.now())
+    }
+
+    /// Whether a server may take a longer text than this one is now.
+    fn has_room(&self, server: usize) -> bool {
+        let context = self.link.servers.get(server).and_then(|known| known.context);
+        context.is_none_or(|context| context > self.settled)
+    }
+
+    /// Whether the server at hand takes no longer text than this one is, and this one is to get longer.
+    pub(super) fn is_full(&self) -> bool {
+        self.link.is_up() && (self.link.terms.context..self.limit).contains(&self.settled)
+    }
+
+    /// Goes on with a server that takes longer texts. If there is none, the answer ends.
+    pub(super) fn leave_full_server(&mut self) {
+        let (len, context) = (self.settled, self.link.terms.context);
+        if (0..self.link.servers.len()).any(|server| self.has_room(server)) {
+            self.actions.push_back(Action::Disconnect);
+            self.connection_lost(format!("its texts have {context} tokens at most, and this one has {len}"));
+        } else if len > self.sequence.prompt_len() {
+            self.finish(FinishReason::Length);
+        } else {
+            self.finish(FinishReason::Failed(format!(
+                "the text has {len} tokens, and the servers take {context} at most; shorten it, or start one with a larger -c"
+            )));
+        }
+    }
+
+    /// A turn begins: a server that was too small for another text may do for this one.
+    pub(super) fn forget_contexts(&mut self) {
+        self.link.servers.iter_mut().for_each(|known| known.context = None);
+        if self.link.is_up() {
+            self.note_context();
+        }
+    }
+
+    fn note_context(&mut self) {
+        if let Some(known) = self.link.servers.get_mut(self.link.server) {
+            known.context = Some(self.link.terms.context);
+        }
+    }
+
+    /// How long the text gets, as far as the server at hand takes it.
+    pub(super) fn end(&self) -> usize {
+        if self.link.is_up() { self.limit.min(self.link.terms.context) } else { self.limit }
+    }
+
+    /// The longest block that the server at hand takes.
+    pub(super) fn max_draft(&self) -> usize {
+        self.config.max_draft.min(self.link.terms.max_draft)
     }
 
     /// Whether the device goes on alone.
@@ -273,7 +404,8 @@ impl Device {
         while let Some(&token) = self.sequence.tokens().get(self.settled) {
             self.stats.ahead_kept += u64::from(self.drafted.pop_front().is_some_and(|draft| draft.ahead));
             self.stats.provisional_tokens += 1;
-            self.emit(token, Provenance::Provisional, None);
+            let (position, provenance) = (self.settled, Provenance::Provisional);
+            self.emit(Emitted { position, token, provenance, opens_verdict: false, logprobs: None });
             if self.finished {
                 return;
             }

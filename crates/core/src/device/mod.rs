@@ -27,14 +27,15 @@ use std::time::Duration;
 
 pub use action::{Action, Emitted, FinishReason, Notice, Provenance, Stats, Ticket};
 use blocks::Block;
-pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience};
+pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience, Terms};
 use link::Link;
 use timer::Clock;
 
+use crate::acceptance::Acceptance;
 use crate::calibration::Calibration;
 use crate::goodput::Goodput;
 use crate::message::{ContextUpdate, Load, Reply, Request, Turn};
-use crate::sampler::{Context, Draft, Logprobs, SamplingParams};
+use crate::sampler::{Context, Draft, SamplingParams};
 use crate::sequence::{Sequence, common_prefix};
 use crate::{Position, Token};
 
@@ -75,6 +76,8 @@ pub struct Device {
     /// Whether the drafter has read all of the text; the first draft, for which it reads it, tells nothing of the others.
     warm: bool,
     strikes: u32,
+    /// Replies since the last one that brought a token.
+    barren: u32,
     /// Whether the blocks were sent again because a commit is missing.
     asked_again: bool,
     finished: bool,
@@ -82,6 +85,8 @@ pub struct Device {
     calibration: Calibration,
     goodput: Goodput,
     stats: Stats,
+    /// What verdicts made of the drafts in the tokens that were handed out.
+    acceptance: Acceptance,
     /// How long the last verdict took, until it is told.
     round_trip: Option<Duration>,
     /// How busy the server last said it is.
@@ -94,7 +99,7 @@ impl Device {
     #[must_use]
     pub fn new(config: DeviceConfig) -> Self {
         Self {
-            link: Link::new(&config.resilience),
+            link: Link::new(&config),
             config,
             sampling: SamplingParams::default(),
             logprobs: None,
@@ -113,11 +118,13 @@ impl Device {
             asked_at: Duration::ZERO,
             warm: false,
             strikes: 0,
+            barren: 0,
             asked_again: false,
             finished: true,
             calibration: Calibration::default(),
             goodput: Goodput::default(),
             stats: Stats::default(),
+            acceptance: Acceptance::default(),
             round_trip: None,
             load: None,
             actions: VecDeque::new(),
@@ -138,13 +145,16 @@ impl Device {
         self.sampling = prompt.sampling;
         self.logprobs = prompt.logprobs;
         self.request_id = prompt.request_id;
+        self.forget_contexts();
         self.turn += 1;
         self.prompted = self.clock.now();
         self.last_commit = None;
         self.warm = false;
         self.strikes = 0;
+        self.barren = 0;
         self.asked_again = false;
         self.stats = Stats::default();
+        self.acceptance = Acceptance::default();
         self.finished = false;
         if self.settled >= self.limit {
             self.finish(FinishReason::Length);
@@ -156,7 +166,11 @@ impl Device {
 
     /// What to do next, or `None` until something happens.
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if let Some(Action::Emit(emitted)) = &action {
+            self.acceptance.count(emitted.provenance, emitted.opens_verdict);
+        }
+        action
     }
 
     /// The settled tokens and the drafts after them: what the next draft follows.
@@ -180,7 +194,8 @@ impl Device {
     /// What this turn has taken so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.stats
+        let Acceptance { drafts, accepted, accepted_at, .. } = self.acceptance;
+        Stats { drafts, accepted_tokens: accepted, accepted_at, ..self.stats }
     }
 
     /// How long the block took, from here to the server and back, whose verdict was taken since the last call; `None` if there
@@ -221,7 +236,7 @@ impl Device {
     /// Takes the server's message.
     pub fn on_reply(&mut self, now: Duration, reply: Reply) {
         self.clock.advance(now);
-        if self.finished || !self.link.is_up() {
+        if self.finished || !self.link.is_up() || !self.bear() {
             return;
         }
         match reply {
@@ -239,12 +254,17 @@ impl Device {
         }
     }
 
-    /// Ends the generation with the first `len` tokens: a stop string was met there.
+    /// Ends the generation with the first `len` tokens: a stop string was met there. Where its end was told already, only the text
+    /// is cut.
     pub fn stop_at(&mut self, len: usize) {
+        let was_told = self.finished && !self.actions.iter().any(|action| matches!(action, Action::Finish(_)));
         self.drop_actions();
         self.drop_drafts();
         self.settled = self.settled.min(len);
         self.sequence.truncate(self.settled);
+        if was_told {
+            return;
+        }
         self.actions.push_back(Action::Send(Request::Stop(self.turn)));
         self.finish(FinishReason::Stop);
     }
@@ -254,9 +274,10 @@ impl Device {
     }
 
     /// Adds a settled token to the answer.
-    fn emit(&mut self, token: Token, provenance: Provenance, logprobs: Option<Logprobs>) {
+    fn emit(&mut self, emitted: Emitted) {
+        let token = emitted.token;
         self.stats.time_to_first_token.get_or_insert(self.clock.now().saturating_sub(self.prompted));
-        self.actions.push_back(Action::Emit(Emitted { position: self.settled, token, provenance, logprobs }));
+        self.actions.push_back(Action::Emit(emitted));
         self.settled += 1;
         if self.config.end_of_generation.contains(&token) {
             self.finish(FinishReason::Stop);

@@ -1,13 +1,17 @@
 //! What a reply means for the drafts at hand.
 
 use super::blocks::Block;
-use super::{Device, FinishReason, Provenance};
+use super::{Device, Emitted, FinishReason, Provenance};
 use crate::message::Commit;
 use crate::sampler::Logprobs;
 use crate::{Position, Token};
 
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
 const MAX_STRIKES: u32 = 32;
+
+/// How many replies a server may send without a token in any of them: hours of [`Reply::Pending`](crate::message::Reply::Pending),
+/// if it sends no more of them than it is asked for.
+const MAX_BARREN: u32 = 1 << 16;
 
 impl Device {
     pub(super) fn on_commit(&mut self, commit: &Commit) {
@@ -28,6 +32,7 @@ impl Device {
             return;
         };
         self.strikes = 0;
+        self.barren = 0;
         self.asked_again = false;
         self.stats.rounds += u64::from(commit.rows > 0);
         self.stats.server_rows += u64::from(commit.rows);
@@ -39,6 +44,10 @@ impl Device {
         }
         while self.blocks.front().is_some_and(|block| block.is_answered(self.settled)) {
             self.blocks.pop_front();
+        }
+        if self.is_full() {
+            self.leave_full_server();
+            return;
         }
         self.advance();
     }
@@ -81,17 +90,14 @@ impl Device {
 
     /// Commits `tokens` one by one, up to one that ends the generation.
     fn settle(&mut self, commit: &Commit, tokens: Vec<Token>) {
-        self.stats.drafts += u64::from(self.is_sent(self.settled));
-        let mut accepted = 0;
+        let mut opens_verdict = true;
         for token in tokens {
             let logprobs = self.logprobs.and_then(|_| commit.logprobs_at(self.settled)).cloned();
-            accepted += usize::from(self.commit(token, logprobs) == Provenance::Accepted);
+            self.commit(token, std::mem::take(&mut opens_verdict), logprobs);
             if self.finished {
                 break;
             }
         }
-        self.stats.accepted_tokens += accepted as u64;
-        self.stats.accepted_at.add(accepted);
     }
 
     /// Whether a server was sent a draft for `position`.
@@ -99,8 +105,7 @@ impl Device {
         self.blocks.iter().any(|block| (block.start..block.end).contains(&position))
     }
 
-    /// Returns how the token came about.
-    fn commit(&mut self, token: Token, logprobs: Option<Logprobs>) -> Provenance {
+    fn commit(&mut self, token: Token, opens_verdict: bool, logprobs: Option<Logprobs>) {
         let position = self.settled;
         let sent = self.is_sent(position);
         let agrees = self.sequence.tokens().get(position) == Some(&token);
@@ -125,14 +130,22 @@ impl Device {
             (true, false) => Provenance::Corrected,
             (false, _) => Provenance::Bonus,
         };
-        self.emit(token, provenance, logprobs);
-        provenance
+        self.emit(Emitted { position, token, provenance, opens_verdict, logprobs });
     }
 
     /// Counts a reply that brought nothing; false, and the session has failed, if there were too many in a row.
     pub(super) fn strike(&mut self) -> bool {
         self.strikes += 1;
-        let tolerable = self.strikes <= MAX_STRIKES;
+        self.tolerate(self.strikes <= MAX_STRIKES)
+    }
+
+    /// Counts a reply of any kind, before it is looked at; false, and the session has failed, if too many in a row brought no token.
+    pub(super) fn bear(&mut self) -> bool {
+        self.barren += 1;
+        self.tolerate(self.barren <= MAX_BARREN)
+    }
+
+    fn tolerate(&mut self, tolerable: bool) -> bool {
         if !tolerable {
             self.finish(FinishReason::Failed(
                 "the server's answers do not fit this session; check that device and server run the same version"

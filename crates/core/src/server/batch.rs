@@ -1,20 +1,17 @@
-//! The batcher: `plan` a forward pass, let the engine run it, `complete` it.
+//! The batcher: which rows a forward pass has.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
 use super::rate::Brought;
 use super::schedule::{Batch, Launch};
 use super::scheduling::Assist;
-use super::session::{Pending, Session, Wants};
+use super::session::{Pending, Session};
 use super::{Server, SessionId};
-use crate::message::{Commit, Load, Reply};
-use crate::sampler::Sampler;
+use crate::message::Reply;
 use crate::step::{CacheOp, Row, SequenceId};
 use crate::{Position, Token};
-
-/// After this many failed passes in a row with a session, the session is given up.
-const MAX_FAILURES: u32 = 3;
 
 /// What the engine is to do.
 #[derive(Debug)]
@@ -36,14 +33,16 @@ pub struct Step {
     pub rows: Vec<Row>,
     /// How long whoever has rows in it had waited.
     pub waits: Waits,
-    parts: Vec<Part>,
-    planned: Duration,
+    pub(super) parts: Vec<Part>,
+    pub(super) planned: Duration,
     /// How many sessions have rows in it.
-    sharing: u32,
+    pub(super) sharing: u32,
     /// What completing it has brought so far.
-    brought: Brought,
-    /// Whether its duration is known to the cost model.
-    observed: bool,
+    pub(super) brought: Brought,
+    /// How long it took; `None` until the engine has run it.
+    pub(super) duration: Option<Duration>,
+    /// What completing it has to tell so far.
+    pub(super) replies: Vec<(SessionId, Reply)>,
 }
 
 /// How long those who are served by a pass had waited when it was planned.
@@ -56,48 +55,66 @@ pub struct Waits {
 }
 
 impl Step {
+    fn new(planned: Duration) -> Self {
+        Self {
+            cache_ops: Vec::new(),
+            rows: Vec::new(),
+            waits: Waits::default(),
+            parts: Vec::new(),
+            planned,
+            sharing: 0,
+            brought: Brought::default(),
+            duration: None,
+            replies: Vec::new(),
+        }
+    }
+
     /// How many sessions have rows in it.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.parts.len()
     }
 
-    fn has(&self, id: SessionId) -> bool {
-        self.parts.iter().any(|part| part.session == id)
+    /// The tokens of the rows of `part`.
+    pub(super) fn tokens(&self, part: &Part) -> impl Iterator<Item = Token> {
+        self.rows.get(part.rows.clone()).unwrap_or_default().iter().map(|row| row.token)
+    }
+
+    /// Whoever has rows in it.
+    pub(super) fn served(&self) -> impl Iterator<Item = SessionId> {
+        self.parts.iter().map(|part| part.session)
+    }
+
+    pub(super) fn has(&self, id: SessionId) -> bool {
+        self.served().any(|served| served == id)
     }
 }
 
 /// One session's share of a step.
 #[derive(Debug)]
-struct Part {
-    session: SessionId,
-    sequence: SequenceId,
-    epoch: u64,
+pub(super) struct Part {
+    pub(super) session: SessionId,
+    pub(super) sequence: SequenceId,
+    pub(super) epoch: u64,
     /// Its rows among the rows of the step.
-    rows: Range<usize>,
+    pub(super) rows: Range<usize>,
     /// What its rows verify; `None` while its text is not read to the end.
-    verify: Option<Verify>,
+    pub(super) verify: Option<Verify>,
 }
 
 /// Rows that a verdict comes from: one for the last committed token, and one for each draft.
 #[derive(Debug)]
-struct Verify {
+pub(super) struct Verify {
     /// The block that is answered; `None` for a row that no block asked for.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     /// Where the answered block began, and how many of its tokens were committed before.
-    from: Position,
-    known: usize,
-    /// The row of the last committed token.
-    first: usize,
-    drafts: Vec<Token>,
-    waited: Duration,
-}
-
-impl Verify {
-    /// The first draft of the answered block that has no row.
-    fn cut_off(&self) -> Option<Token> {
-        self.pending.as_ref()?.block.tokens.get(self.known + self.drafts.len()).copied()
-    }
+    pub(super) from: Position,
+    pub(super) known: usize,
+    /// The row of the last committed token, and how many there are from there on.
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    pub(super) drafts: Vec<Token>,
+    pub(super) waited: Duration,
 }
 
 impl Server {
@@ -106,6 +123,26 @@ impl Server {
         if self.running {
             return Plan::Idle;
         }
+        // Suspects take turns with all others, so that neither wait for the other.
+        let others_first = std::mem::take(&mut self.tried);
+        if !others_first && let Some(step) = self.plan_suspect(now) {
+            return Plan::Run(step);
+        }
+        match self.plan_others(now) {
+            Plan::Run(step) => Plan::Run(step),
+            plan if others_first => self.plan_suspect(now).map_or(plan, Plan::Run),
+            plan => plan,
+        }
+    }
+
+    /// A pass for one of those whose fault it may be that a pass failed.
+    fn plan_suspect(&mut self, now: Duration) -> Option<Step> {
+        let step = self.suspects().into_iter().find_map(|batch| self.fill(now, batch));
+        self.tried = step.is_some();
+        step
+    }
+
+    fn plan_others(&mut self, now: Duration) -> Plan {
         // Texts that the memory has no room for wait; the others do not wait for them.
         for with_texts in [true, false] {
             match self.schedule(now, with_texts) {
@@ -126,16 +163,7 @@ impl Server {
 
     /// Phase two: the rows of a pass for `batch`; `None` if there is no room for any.
     fn fill(&mut self, now: Duration, batch: Batch) -> Option<Step> {
-        let mut step = Step {
-            cache_ops: Vec::new(),
-            rows: Vec::new(),
-            waits: Waits::default(),
-            parts: Vec::new(),
-            planned: now,
-            sharing: 0,
-            brought: Brought::default(),
-            observed: false,
-        };
+        let mut step = Step::new(now);
         // Where others share the pass, rows are dear: then a block waits for the verdict on the one before.
         if let ([only], []) = (&batch.decoding[..], &batch.reading[..])
             && !batch.padded
@@ -143,47 +171,75 @@ impl Server {
         {
             session.join_ahead();
         }
-        let mut unread = 0;
-        let first_readers = batch.reading.iter().take_while(|id| {
-            let is_in_turn = unread < batch.prefill;
-            unread += self.sessions.get(id).map_or(0, Session::unread);
-            is_in_turn
-        });
-        let seated: Vec<_> = batch.decoding.iter().chain(first_readers).copied().collect();
-        seated.into_iter().for_each(|id| self.seat(id));
-        let reserved = if batch.reading.is_empty() { 0 } else { batch.prefill.min(self.config.rows.div_ceil(4)) };
-        let room = self.config.rows - reserved;
+        let readers = self.shares_of_reading(now, &batch.reading, batch.prefill, self.config.rows);
+        batch.decoding.iter().chain(readers.iter().map(|(id, _)| id)).for_each(|&id| self.seat(id));
+        let room = self.config.rows - self.rows_to_read(&batch);
         let shares = self.shares(now, &batch, room);
         let longest = shares.iter().map(|&(_, drafts)| drafts).max().unwrap_or(0);
         for (id, drafts) in shares {
             let padding = if batch.padded { longest - drafts } else { 0 };
             self.add(&mut step, id, 1, drafts, padding);
         }
-        let mut prefill = batch.prefill;
-        for id in batch.reading {
-            if prefill == 0 {
-                break;
-            }
-            let room = self.config.rows.saturating_sub(step.rows.len());
-            let Some(session) = self.sessions.get(&id) else { continue };
-            let unread = session.unread();
-            let asked = session.asks() || self.config.assist != Assist::Never;
-            // The last token is no prompt row: its logits choose the next token.
-            let all = if asked { unread } else { unread - 1 }.min(room);
-            let reads_all = all == unread && unread <= prefill + 1;
-            let context = if reads_all { unread } else { all.min(prefill) };
-            let drafts = if context == unread { self.worthwhile_drafts(now, id, room - context) } else { 0 };
-            if context > 0 && self.add(&mut step, id, context, drafts, 0) {
-                prefill -= context - usize::from(reads_all);
-            }
-        }
+        self.read(&mut step, batch.reading, batch.prefill);
         step.sharing = u32::try_from(step.parts.len()).unwrap_or(u32::MAX);
         if step.parts.is_empty() {
             return None;
         }
-        step.cache_ops = self.memory.take_ops();
+        step.cache_ops = self.cache.take_ops();
         self.running = true;
         Some(step)
+    }
+
+    /// How many rows are kept for reading.
+    fn rows_to_read(&mut self, batch: &Batch) -> usize {
+        if batch.reading.is_empty() {
+            return 0;
+        }
+        let kept = batch.prefill.min(self.config.rows.div_ceil(4));
+        if kept < self.config.rows || batch.decoding.is_empty() {
+            return kept;
+        }
+        // A pass that has room for one of the two is for each in turn.
+        self.reads = !self.reads;
+        if self.reads { kept } else { 0 }
+    }
+
+    /// Reads `prefill` tokens of the texts of `waiting`, as far as `step` has rows and the memory has room.
+    fn read(&mut self, step: &mut Step, waiting: Vec<SessionId>, mut prefill: usize) {
+        let mut waiting: BTreeSet<SessionId> = waiting.into_iter().collect();
+        // What somebody cannot use is for the others.
+        while prefill > 0 && step.rows.len() < self.config.rows {
+            let readers: Vec<_> = waiting.iter().copied().collect();
+            let room = self.config.rows - step.rows.len();
+            let shares = self.shares_of_reading(step.planned, &readers, prefill, room);
+            if shares.is_empty() {
+                break;
+            }
+            for (id, most) in shares {
+                waiting.remove(&id);
+                prefill -= self.read_text(step, id, most);
+            }
+        }
+    }
+
+    /// Reads up to `most` tokens of the text of `id`; returns how many. With them goes its last token, if there is a use for what
+    /// is chosen there: that is no row of a text.
+    fn read_text(&mut self, step: &mut Step, id: SessionId, most: usize) -> usize {
+        let room = self.config.rows.saturating_sub(step.rows.len());
+        let Some(session) = self.sessions.get(&id) else { return 0 };
+        let is_asked = session.asks() || self.config.assist != Assist::Never;
+        let text = session.unread().saturating_sub(1);
+        let read = text.min(most).min(room);
+        let reads_all = read == text && is_asked && read < room;
+        let context = read + usize::from(reads_all);
+        let drafts = if reads_all { self.worthwhile_drafts(step.planned, id, room - context) } else { 0 };
+        if context == 0 || !self.add(step, id, context, drafts, 0) {
+            return 0;
+        }
+        if let Some(session) = self.sessions.get(&id) {
+            self.readings.note(step.planned, session.owner, read, read == text);
+        }
+        read
     }
 
     /// How many drafts of each session are verified. Everybody has a row before anybody has two; then the drafts that are
@@ -242,7 +298,8 @@ impl Server {
     /// the memory has no room for it.
     fn add(&mut self, step: &mut Step, id: SessionId, context: usize, drafts: usize, padding: usize) -> bool {
         let planned = step.rows.len();
-        if !self.share_prefix(id, planned, |other| step.has(other)) {
+        let stood = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_none());
+        if !self.may_have_rows(id, context, step) || !self.take_place(id, step) {
             return false;
         }
         let Some(session) = self.sessions.get(&id) else { return false };
@@ -253,16 +310,18 @@ impl Server {
         let drafts = if reads_all { drafts } else { 0 };
         let end = session.cached.valid + context + drafts;
         let padding = padding.min(self.config.context.saturating_sub(end));
-        // Where room is short, drafts are left out before a session is.
-        let has_room = |server: &mut Self, rows| server.make_room(id, rows, planned, |other| step.has(other));
-        let (drafts, padding) = match () {
-            () if has_room(self, context + drafts + padding) => (drafts, padding),
-            () if has_room(self, context) => (0, 0),
-            () => return false,
-        };
+        // A draft may be wrong: nobody gives way to it.
+        if !self.make_room(id, context, step) {
+            if stood {
+                self.leave_place(id);
+            }
+            return false;
+        }
+        let free = self.cache.room().saturating_sub(planned + context);
+        let drafts = drafts.min(free);
+        let padding = padding.min(free - drafts);
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(sequence) = session.cached.sequence else { return false };
-        // Making room may have cost the session what it shared.
         let cached = session.cached.valid;
         let drafts = session.drafts(drafts).to_vec();
         let text = session.sequence.since(cached).iter().take(context).chain(&drafts);
@@ -290,148 +349,12 @@ impl Server {
             session.verifying = pending.is_some();
             let from = pending.as_ref().map_or(session.sequence.len(), |pending| pending.block.from);
             let known = session.sequence.len() - from;
-            Verify { pending, from, known, first: planned + context - 1, drafts, waited }
+            let first = planned + context - 1;
+            Verify { pending, from, known, first, rows: step.rows.len() - first, drafts, waited }
         });
         session.active = step.planned;
-        session.cached.passes += 1;
         let rows = planned..step.rows.len();
         step.parts.push(Part { session: id, sequence, epoch: session.epoch, rows, verify });
         true
-    }
-
-    /// Takes the logits of a pass that `plan` handed out, and returns what it commits. `logits(i)` are the logits of row `i`
-    /// of the step; they are asked for only as far as drafts are accepted.
-    ///
-    /// # Errors
-    /// Whatever `logits` returns; the step must then be handed to [`Server::fail`].
-    pub fn complete<'a, E>(
-        &mut self,
-        now: Duration,
-        step: &mut Step,
-        mut logits: impl FnMut(usize) -> Result<&'a [f32], E>,
-    ) -> Result<Vec<(SessionId, Reply)>, E> {
-        let duration = now.saturating_sub(step.planned);
-        if !step.observed {
-            step.observed = true;
-            let deciding = |part: &Part| part.verify.as_ref().map_or(0, |verify| part.rows.end - verify.first);
-            self.cost.observe(step.rows.len(), step.parts.iter().map(deciding).sum(), duration);
-        }
-        let row = Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default();
-        let goal = self.goal;
-        let mut replies = Vec::new();
-        while let Some(part) = step.parts.last_mut() {
-            let (rows, sequence) = (part.rows.len(), part.sequence);
-            let (worth, price) = self
-                .sessions
-                .get(&part.session)
-                .map_or((1.0, 1.0), |session| (self.worth(now, session), self.price(now, session)));
-            let Some(session) = self.sessions.get_mut(&part.session) else {
-                self.memory.grow(sequence, rows);
-                self.memory.forget_rows(sequence);
-                step.parts.pop();
-                continue;
-            };
-            if session.epoch == part.epoch {
-                match &mut part.verify {
-                    None => {
-                        session.cached.valid += rows;
-                        step.brought.read += rows;
-                    }
-                    Some(verify) => {
-                        let first = verify.first;
-                        let before = session.sequence.len();
-                        let (accepted, tokens) =
-                            session.accept(&self.config.end_of_generation, &verify.drafts, |i| logits(first + i))?;
-                        let committed = session.sequence.len() - before;
-                        session.cached.valid += first - part.rows.start + 1 + accepted;
-                        session.pace.observe(goal, now, committed);
-                        session.tally.committed += committed as u64;
-                        session.tally.drafted += verify.drafts.len() as u64;
-                        session.tally.accepted += accepted as u64;
-                        self.totals.add(committed, verify.drafts.len(), accepted);
-                        let cut_off = verify.cut_off().filter(|_| accepted == verify.drafts.len());
-                        // The target's own token tells of the first draft that was cut off, too.
-                        let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());
-                        session.forecast.on_verdict(verify.drafts.len() + usize::from(cut_off.is_some()), right);
-                        step.brought.worth += worth * committed as f64;
-                        step.brought.committed += committed;
-                        step.brought.read += first - part.rows.start;
-                        let commit = Commit {
-                            turn: session.turn,
-                            from: verify.from,
-                            accepted: verify.known + accepted,
-                            tokens,
-                            digest: session.sequence.last_digest(),
-                            rows: u32::try_from(part.rows.end - first).unwrap_or(u32::MAX),
-                            unasked: verify.pending.is_none(),
-                            logprobs: session.logprobs_of(verify.from..session.sequence.len()),
-                            load: Load {
-                                queue: verify.waited,
-                                step: duration,
-                                row,
-                                sharing: step.sharing,
-                                price: (1e3 * price) as u32,
-                            },
-                        };
-                        let reply = match session.sampler.as_ref().and_then(Sampler::failure) {
-                            None => Reply::Commit(commit),
-                            Some(failure) => {
-                                session.sampler = None;
-                                Reply::Failed(format!("the answer cannot go on: {failure}"))
-                            }
-                        };
-                        replies.push((part.session, reply));
-                        // What was cut off a block is still to be answered, if nothing newer has come; it waits from now on.
-                        let is_cut = verify.cut_off().is_some();
-                        let rest = verify.pending.take().filter(|_| is_cut);
-                        session.pending =
-                            session.pending.take().or(rest.map(|pending| Pending { arrived: now, ..pending }));
-                    }
-                }
-                session.failures = 0;
-            }
-            self.memory.grow(sequence, rows);
-            self.memory.cut(sequence, session.cached.valid);
-            session.active = now;
-            session.verifying = false;
-            let settled = session.settle(&self.config);
-            match session.wants() {
-                Wants::Assistance => session.forecast.expect(now),
-                Wants::Nothing => self.answered.extend(session.take_answer(part.session, now)),
-                Wants::Reading | Wants::Tokens => {}
-            }
-            replies.extend(settled.into_iter().map(|reply| (part.session, reply)));
-            step.parts.pop();
-        }
-        self.running = false;
-        let rows = step.rows.len();
-        let without = self.cost.pass(rows.saturating_sub(step.brought.read) as f64);
-        step.brought.reading = 1.0 - (without / self.cost.pass(rows as f64).max(f64::MIN_POSITIVE)).min(1.0);
-        self.rate.observe(step.planned, now, step.brought, std::mem::take(&mut self.idle));
-        Ok(replies)
-    }
-
-    /// Takes back a step that the engine could not run. Sessions are evaluated anew from their tokens; one that fails
-    /// again and again is given up, and only that one.
-    pub fn fail(&mut self, step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
-        self.running = false;
-        // How far the engine got with the cache is unknown, for whoever had an operation or a row in the step.
-        self.memory.distrust();
-        for session in self.sessions.values_mut() {
-            session.cached.valid = 0;
-        }
-        let mut replies = Vec::new();
-        for part in step.parts {
-            let Some(session) = self.sessions.get_mut(&part.session) else { continue };
-            session.verifying = false;
-            session.failures += 1;
-            if session.failures >= MAX_FAILURES {
-                replies.push((part.session, Reply::Closing(format!("the server's engine failed: {reason}"))));
-                session.sampler = None;
-            } else if session.epoch == part.epoch && session.pending.is_none() {
-                session.pending = part.verify.and_then(|verify| verify.pending);
-            }
-        }
-        replies
     }
 }

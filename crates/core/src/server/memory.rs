@@ -1,8 +1,7 @@
-//! The KV cache: which session has which sequence, what is shared, and who gives way when room is short.
+//! Who has a place in the KV cache, and who gives way when room is short.
 //!
-//! The cache has a fixed number of cells and of sequences; neither is ever exceeded. A session holds a sequence while it is
-//! generating, and keeps it afterwards for its next turn until somebody needs it. What a closed session leaves stays too: the
-//! next session with the same system prompt begins with it. Who gives way, in this order:
+//! A session holds a sequence while it is generating, and keeps it afterwards for its next turn until somebody needs it. Who gives
+//! way, in this order:
 //!
 //! 1. what closed sessions left, the longest unused first;
 //! 2. sessions whose answer is complete, the longest idle first;
@@ -11,203 +10,127 @@
 //!
 //! Whoever gives way keeps its tokens, and is evaluated again from them when it has a sequence again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::session::Session;
+use super::batch::Step;
+use super::cache::{Found, MIN_SHARED_PREFIX};
+use super::session::{Cached, Session};
 use super::{Server, SessionId};
-use crate::Token;
-use crate::sequence::common_prefix;
-use crate::step::{CacheOp, SequenceId};
+use crate::step::SequenceId;
 
-/// A shorter common prefix is not worth a copy in the cache.
-const MIN_SHARED_PREFIX: usize = 16;
-
-/// After so many passes a session in the middle of an answer gives way to one that waits for memory.
+/// After so many verdicts a session in the middle of an answer gives way to one that waits for memory.
 const TURN: u32 = 256;
 
-/// The KV cache as the engine has it.
-#[derive(Debug)]
-pub(super) struct Memory {
-    cells: usize,
-    slots: Vec<Slot>,
-    free: Vec<SequenceId>,
-    /// Cells in use. A shared prefix counts for each sequence that has it, though the engine stores it once.
-    used: usize,
-    /// Changes that the engine has not made yet.
-    ops: Vec<CacheOp>,
-}
-
-/// One sequence.
-#[derive(Clone, Debug, Default)]
-struct Slot {
-    holder: Holder,
-    /// How many tokens the engine holds; what is beyond the valid ones was rejected and goes before the next pass.
-    held: usize,
-}
-
-#[derive(Clone, Debug, Default)]
-enum Holder {
-    #[default]
-    Nobody,
-    Session(SessionId),
-    /// A session that was closed at this time, and the tokens that it left.
-    Closed(Duration, Box<[Token]>),
-}
-
-impl Memory {
-    pub(super) fn new(cells: usize, sequences: usize) -> Self {
-        let sequences = SequenceId::try_from(sequences).unwrap_or(SequenceId::MAX);
-        let slots = vec![Slot::default(); sequences as usize];
-        Self { cells, slots, free: (0..sequences).rev().collect(), used: 0, ops: Vec::new() }
-    }
-
-    /// How many cells are in use.
-    pub(super) fn used(&self) -> usize {
-        self.used
-    }
-
-    /// How many cells there are.
-    pub(super) fn cells(&self) -> usize {
-        self.cells
-    }
-
-    /// The changes to make before the next pass.
-    pub(super) fn take_ops(&mut self) -> Vec<CacheOp> {
-        std::mem::take(&mut self.ops)
-    }
-
-    /// Brings a sequence down to its first `len` tokens.
-    pub(super) fn cut(&mut self, sequence: SequenceId, len: usize) {
-        if let Some(slot) = self.slots.get_mut(sequence as usize).filter(|slot| slot.held > len) {
-            self.used -= slot.held - len;
-            slot.held = len;
-            self.ops.push(CacheOp::Truncate { sequence, len });
-        }
-    }
-
-    /// A pass added `rows` tokens to a sequence.
-    pub(super) fn grow(&mut self, sequence: SequenceId, rows: usize) {
-        if let Some(slot) = self.slots.get_mut(sequence as usize) {
-            slot.held += rows;
-            self.used += rows;
-        }
-    }
-
-    /// Rows were computed for a session that is closed by now: they go.
-    pub(super) fn forget_rows(&mut self, sequence: SequenceId) {
-        let left = match self.slots.get(sequence as usize).map(|slot| &slot.holder) {
-            Some(Holder::Closed(_, tokens)) => tokens.len(),
-            _ => 0,
-        };
-        self.cut(sequence, left);
-    }
-
-    /// Nothing is known any more of what the engine holds: every sequence is emptied before the next pass.
-    pub(super) fn distrust(&mut self) {
-        self.ops.clear();
-        for (sequence, slot) in (0..).zip(&mut self.slots) {
-            slot.held = 0;
-            self.ops.push(CacheOp::Truncate { sequence, len: 0 });
-            if let Holder::Closed(..) = slot.holder {
-                slot.holder = Holder::Nobody;
-                self.free.push(sequence);
-            }
-        }
-        self.used = 0;
-    }
-
-    /// A session is closed; its tokens may serve another.
-    pub(super) fn close(&mut self, now: Duration, session: &Session) {
-        let Some(sequence) = session.cached.sequence else { return };
-        let valid = session.cached.valid;
-        self.cut(sequence, valid);
-        let Some(slot) = self.slots.get_mut(sequence as usize) else { return };
-        let left = session.sequence.tokens().get(..valid).unwrap_or_default();
-        if left.len() < MIN_SHARED_PREFIX {
-            self.release(sequence);
-        } else {
-            slot.holder = Holder::Closed(now, left.into());
-        }
-    }
-
-    fn release(&mut self, sequence: SequenceId) {
-        self.cut(sequence, 0);
-        if let Some(slot) = self.slots.get_mut(sequence as usize) {
-            slot.holder = Holder::Nobody;
-            self.free.push(sequence);
-        }
-    }
-
-    /// Frees the sequence of the session that was closed first.
-    fn drop_oldest_closed(&mut self) -> bool {
-        let closed = (0..).zip(&self.slots).filter_map(|(sequence, slot)| match slot.holder {
-            Holder::Closed(since, _) => Some((since, sequence)),
-            _ => None,
-        });
-        let oldest = closed.min();
-        if let Some((_, sequence)) = oldest {
-            self.release(sequence);
-        }
-        oldest.is_some()
-    }
-}
+/// Where reading its text took long, a session's turn takes so many times as long: no more than a fifth of the time goes into
+/// reading what was there before.
+const TURN_PER_READING: u32 = 4;
 
 impl Server {
-    /// Sees to it that `id` has a sequence and the cache has room for `wanted` more rows of it, beside `planned` rows of
-    /// sessions for which `is_planned`. False if it has to wait.
-    pub(super) fn make_room(
-        &mut self,
-        id: SessionId,
-        wanted: usize,
-        planned: usize,
-        is_planned: impl Fn(SessionId) -> bool,
-    ) -> bool {
-        loop {
-            let has_sequence = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_some());
-            let has_room = self.memory.used + planned + wanted <= self.memory.cells;
-            if has_room && (has_sequence || self.take_sequence(id)) {
-                return true;
-            }
-            if !self.memory.drop_oldest_closed() && !self.evict_for(id, &is_planned) {
-                return false;
-            }
-        }
-    }
-
     /// Gives `id` a sequence before anybody has rows, at the expense of whoever is to give way.
     pub(super) fn seat(&mut self, id: SessionId) {
         let stands = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_none());
-        let is_full = || {
-            self.memory.free.is_empty()
-                && !self.memory.slots.iter().any(|slot| matches!(slot.holder, Holder::Closed(..)))
-        };
-        // Where there is room, the session finds it, and a prefix to share, when it has its rows.
-        if stands && is_full() {
-            self.make_room(id, 1, 0, |_| false);
+        // Where there is one, the session finds it, and a prefix to share, when it has its rows.
+        if stands && !self.cache.has_sequence() && self.evict_for(id, |_| false) {
+            self.claim(id, None);
         }
     }
 
-    fn take_sequence(&mut self, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let Some(sequence) = self.memory.free.pop() else { return false };
-        if let Some(slot) = self.memory.slots.get_mut(sequence as usize) {
-            slot.holder = Holder::Session(id);
+    /// Sees to it that `id` has a sequence; an empty one is filled with the longest prefix of its text that the cache has. False if
+    /// it has to wait: for a sequence, or because a session that has rows in `step` is reading the same just now.
+    pub(super) fn take_place(&mut self, id: SessionId, step: &Step) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        if session.cached.valid > 0 {
+            return true;
         }
-        session.cached = super::session::Cached { sequence: Some(sequence), valid: 0, passes: 0 };
+        // The last token is evaluated in any case.
+        let text = session.sequence.tokens().split_last().map_or(&[][..], |(_, before)| before);
+        let found = self.cache.lookup(session.owner, text);
+        let agreement =
+            |other: &Session| self.cache.agreement((session.owner, text), (other.owner, other.sequence.tokens()));
+        let coming = step.served().filter_map(|other| self.sessions.get(&other)).map(agreement).max().unwrap_or(0);
+        if coming >= found.map_or(0, |found| found.len) + MIN_SHARED_PREFIX {
+            return false;
+        }
+        match (session.cached.sequence, found) {
+            (Some(sequence), Some(found)) => {
+                self.cache.fill(sequence, found);
+                self.begin(id, sequence);
+                true
+            }
+            (Some(_), None) => true,
+            (None, found) => {
+                // Whoever gives way may be the one that has the prefix.
+                self.claim(id, found) || (self.evict_for(id, |other| step.has(other)) && self.take_place(id, step))
+            }
+        }
+    }
+
+    /// Gives `id` a sequence; false if sessions have all.
+    fn claim(&mut self, id: SessionId, found: Option<Found>) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        let sequence = self.cache.claim(session.owner, found);
+        if let Some(sequence) = sequence {
+            self.begin(id, sequence);
+        }
+        sequence.is_some()
+    }
+
+    /// From now on `id` has this sequence, with what is in it.
+    fn begin(&mut self, id: SessionId, sequence: SequenceId) {
+        let valid = self.cache.len(sequence);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.cached = Cached { sequence: Some(sequence), valid, ..Cached::default() };
+        }
+    }
+
+    /// Whether the cache can have room for up to `rows` more rows of `id` in `step`, whoever may have to give way: nobody is to do so
+    /// in vain.
+    pub(super) fn may_have_rows(&self, id: SessionId, rows: usize, step: &Step) -> bool {
+        if self.cache.room() >= step.rows.len() + rows {
+            return true;
+        }
+        let Some(session) = self.sessions.get(&id) else { return false };
+        let text = session.sequence.tokens().split_last().map_or(&[][..], |(_, before)| before);
+        let found = if session.cached.valid > 0 { None } else { self.cache.lookup(session.owner, text) };
+        let rows = rows.min(session.unread() - found.map_or(0, |found| found.len));
+        let senior = (session.senior, id);
+        let stays = |(&other, session): (&SessionId, &Session)| {
+            session
+                .cached
+                .sequence
+                .filter(|_| other == id || step.has(other) || !self.gives_way(other, session, senior))
+        };
+        self.cache.room_beside(self.sessions.iter().filter_map(stays)) >= step.rows.len() + rows
+    }
+
+    /// Sees to it that the cache has room for `rows` more rows of `id` in `step`. False if it has to wait.
+    pub(super) fn make_room(&mut self, id: SessionId, rows: usize, step: &Step) -> bool {
+        while self.cache.room() < step.rows.len() + rows {
+            if !self.cache.drop_left() && !self.evict_for(id, |other| step.has(other)) {
+                return false;
+            }
+        }
         true
+    }
+
+    /// Takes the place back that `id` has just taken: there is no room for rows of it.
+    pub(super) fn leave_place(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && let Some(sequence) = std::mem::take(&mut session.cached).sequence
+        {
+            self.cache.give_back(sequence);
+        }
     }
 
     /// Whether `id` could have another row, if need be at another's expense.
     pub(super) fn may_have_room(&self, id: SessionId) -> bool {
         let has_sequence = self.sessions.get(&id).is_some_and(|session| session.cached.sequence.is_some());
-        let is_free = self.memory.used < self.memory.cells && (has_sequence || !self.memory.free.is_empty());
-        let has_closed = || self.memory.slots.iter().any(|slot| matches!(slot.holder, Holder::Closed(..)));
-        is_free || has_closed() || self.victim(id, &|_| false).is_some()
+        let is_free = self.cache.room() > 0 && (has_sequence || self.cache.has_sequence());
+        is_free || self.cache.has_left() || self.victim(id, |_| false).is_some()
     }
 
     /// Takes the sequence from whoever is to give way to `id`.
-    fn evict_for(&mut self, id: SessionId, is_planned: &impl Fn(SessionId) -> bool) -> bool {
+    fn evict_for(&mut self, id: SessionId, is_planned: impl Fn(SessionId) -> bool) -> bool {
         let victim = self.victim(id, is_planned);
         if let Some(victim) = victim {
             self.evict(victim);
@@ -221,18 +144,31 @@ impl Server {
     }
 
     /// Who is to give way to `id`.
-    fn victim(&self, id: SessionId, is_planned: &impl Fn(SessionId) -> bool) -> Option<SessionId> {
+    fn victim(&self, id: SessionId, is_planned: impl Fn(SessionId) -> bool) -> Option<SessionId> {
         let senior = (self.sessions.get(&id)?.senior, id);
+        let holders = self.sessions.iter().filter(|(_, session)| session.cached.sequence.is_some());
         let victims =
-            self.holders().filter(|(other, _)| *other != id && !is_planned(*other)).filter_map(|(other, session)| {
-                let generating = session.is_generating();
-                let later = (session.senior, other) > senior;
-                let yields = !generating || later || session.cached.passes >= TURN;
+            holders.filter(|&(&other, _)| other != id && !is_planned(other)).filter_map(|(&other, session)| {
                 // The idlest of the idle, else the latest of the busy.
-                let order = if generating { (1, Duration::MAX - session.senior) } else { (0, session.active) };
-                yields.then_some((order, other))
+                let order = match session.is_generating() {
+                    true => (1, Duration::MAX - session.senior),
+                    false => (0, session.active),
+                };
+                self.gives_way(other, session, senior).then_some((order, other))
             });
         victims.min().map(|(_, victim)| victim)
+    }
+
+    /// Whether `id` gives way to a session of this seniority.
+    fn gives_way(&self, id: SessionId, session: &Session, senior: (Duration, SessionId)) -> bool {
+        !session.is_generating() || (session.senior, id) > senior || self.has_had_its_turn(session)
+    }
+
+    /// Whether it is another's turn. Who had to read much since it has its sequence has a longer one: it has paid for it, and would
+    /// have to read all of it again.
+    fn has_had_its_turn(&self, session: &Session) -> bool {
+        let Cached { verdicts, deciding, reading, .. } = session.cached;
+        verdicts >= TURN && deciding >= TURN_PER_READING * reading
     }
 
     /// Takes the sequence from `id`, which keeps its tokens.
@@ -241,91 +177,7 @@ impl Server {
             && let Some(sequence) = std::mem::take(&mut session.cached).sequence
         {
             self.evictions += 1;
-            self.memory.release(sequence);
+            self.cache.release(sequence);
         }
     }
-
-    fn holders(&self) -> impl Iterator<Item = (SessionId, &Session)> {
-        holders(&self.memory, &self.sessions)
-    }
-
-    /// Fills the empty cache of `id` with the longest prefix that it shares with another. False if it is better to wait: a
-    /// session for which `is_planned` is reading the same just now.
-    pub(super) fn share_prefix(
-        &mut self,
-        id: SessionId,
-        planned: usize,
-        is_planned: impl Fn(SessionId) -> bool,
-    ) -> bool {
-        let Some(session) = self.sessions.get(&id).filter(|session| session.cached.valid == 0) else { return true };
-        let most = session.sequence.len().saturating_sub(1);
-        if most < MIN_SHARED_PREFIX {
-            return true;
-        }
-        let common = |tokens: &[Token]| common_prefix(tokens, session.sequence.tokens()).min(most);
-        let living = self.holders().filter(|(other, _)| *other != id).map(|(other, donor)| {
-            let all = common(donor.sequence.tokens());
-            // Most share nothing, and to look for one in a pass takes as long as the pass has sessions.
-            let coming = if all >= MIN_SHARED_PREFIX && is_planned(other) { all } else { 0 };
-            (all.min(donor.cached.valid), coming, donor.cached.sequence)
-        });
-        let left = (0..).zip(&self.memory.slots).filter_map(|(sequence, slot)| match &slot.holder {
-            Holder::Closed(_, tokens) => Some((common(tokens), 0, Some(sequence))),
-            _ => None,
-        });
-        let mut best = (0, None);
-        let mut coming = 0;
-        for (there, soon, donor) in living.chain(left) {
-            coming = coming.max(soon);
-            if there > best.0 {
-                best = (there, donor);
-            }
-        }
-        if coming >= best.0 + MIN_SHARED_PREFIX {
-            return false;
-        }
-        let (len, Some(from)) = best else { return true };
-        if len < MIN_SHARED_PREFIX {
-            return true;
-        }
-        if let Some(Slot { holder: holder @ Holder::Closed(..), .. }) = self.memory.slots.get_mut(from as usize)
-            && session.cached.sequence.is_none()
-        {
-            // What nobody else has is taken over as it is.
-            *holder = Holder::Session(id);
-            self.memory.cut(from, len);
-        } else {
-            // The copy may be shorter than it could be, but nobody is evicted for it: a copy saves no memory.
-            if self.memory.used + planned + len > self.memory.cells || !self.make_room(id, len, planned, is_planned) {
-                return true;
-            }
-            let Some(to) = self.sessions.get(&id).and_then(|session| session.cached.sequence) else { return true };
-            // To make room may have cost the donor its sequence.
-            if self.memory.slots.get(from as usize).is_none_or(|slot| slot.held < len) {
-                return true;
-            }
-            self.memory.cut(to, 0);
-            self.memory.ops.push(CacheOp::CopyPrefix { from, to, len });
-            self.memory.grow(to, len);
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.cached.valid = len;
-            }
-            return true;
-        }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.cached = super::session::Cached { sequence: Some(from), valid: len, passes: 0 };
-        }
-        true
-    }
-}
-
-/// The sessions that hold a sequence.
-fn holders<'a>(
-    memory: &'a Memory,
-    sessions: &'a BTreeMap<SessionId, Session>,
-) -> impl Iterator<Item = (SessionId, &'a Session)> {
-    memory.slots.iter().filter_map(|slot| match slot.holder {
-        Holder::Session(id) => sessions.get(&id).map(|session| (id, session)),
-        _ => None,
-    })
 }

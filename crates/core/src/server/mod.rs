@@ -9,27 +9,35 @@
 //! | `scheduling.rs` | the policies, by name |
 //! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
 //! | `schedule.rs` | who is served by the next pass, and when it is launched |
-//! | `batch.rs` | which rows it has, and what its logits commit |
-//! | `memory.rs` | who has a place in the KV cache, and who gives way |
+//! | `reading.rs` | whose text it reads, and how much of it |
+//! | `batch.rs` | which rows it has |
+//! | `verdict.rs` | what its logits commit, and what becomes of it if it fails |
+//! | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
+//! | `memory.rs` | who has a place in it, and who gives way |
 //! | `forecast.rs` | when a session's next draft is due, and what it is worth |
 //! | `cost.rs`, `rate.rs` | what a pass costs, and how many tokens a second the passes bring |
 
 mod batch;
+mod cache;
 mod cost;
 mod forecast;
 mod memory;
 mod rate;
+mod reading;
 mod schedule;
 mod scheduling;
 mod session;
+mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use batch::{Plan, Step, Waits};
+use cache::Cache;
+pub use cache::Owner;
 use cost::StepCost;
-use memory::Memory;
 use rate::{Goal, Rate};
+use reading::Readings;
 pub use scheduling::{Assist, Batching, SchedulingError};
 pub use session::Tally;
 use session::{Session, Wants};
@@ -59,7 +67,7 @@ pub struct ServerConfig {
     pub end_of_generation: Vec<Token>,
     /// The most sessions at once; more than sequences take turns.
     pub sessions: usize,
-    /// The most sessions whose text waits to be read, before no other is opened.
+    /// The most sessions whose text waits to be read, before no other is opened and no other prompt is taken.
     pub queue: usize,
     /// How requests become batches.
     pub batching: Batching,
@@ -102,7 +110,7 @@ pub struct Status {
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// Its answer is complete, or it has no prompt yet; so long since.
+    /// Its answer is complete, it has no prompt yet, or nothing is heard of its device; so long since.
     Idle(Duration),
     /// Its text is being read, or waits to be; so long since.
     Reading(Duration),
@@ -169,10 +177,15 @@ pub struct Server {
     config: ServerConfig,
     sessions: BTreeMap<SessionId, Session>,
     next_id: u64,
-    memory: Memory,
+    cache: Cache,
     cost: StepCost,
     rate: Rate,
     goal: Goal,
+    readings: Readings,
+    /// Whether the last pass that had rows only for the one or the other was for reading.
+    reads: bool,
+    /// Whether the last pass was for a suspect.
+    tried: bool,
     /// Whether a step was handed out and has not come back.
     running: bool,
     /// Whether nobody was served before the next step.
@@ -189,13 +202,16 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
         Self {
-            memory: Memory::new(config.cells, config.sequences),
+            cache: Cache::new(config.cells, config.sequences),
             config,
             sessions: BTreeMap::new(),
             next_id: 0,
             cost: StepCost::default(),
             rate: Rate::default(),
             goal: Goal::default(),
+            readings: Readings::default(),
+            reads: false,
+            tried: false,
             running: false,
             idle: true,
             evictions: 0,
@@ -210,6 +226,11 @@ impl Server {
         self.cost.observe(rows, rows, time);
     }
 
+    /// Makes `text` a public prefix: as far as texts begin with it, sessions of all owners share it.
+    pub fn share(&mut self, text: Vec<Token>) {
+        self.cache.publish(text);
+    }
+
     /// How many sessions are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -219,7 +240,7 @@ impl Server {
     /// How many cells of the KV cache are in use, of how many.
     #[must_use]
     pub fn cells(&self) -> (usize, usize) {
-        (self.memory.used(), self.memory.cells())
+        self.cache.cells()
     }
 
     /// How many times a session had to give way to another in the KV cache.
@@ -272,36 +293,56 @@ impl Server {
                 Wants::Reading => Activity::Reading(now.saturating_sub(session.begun)),
                 Wants::Tokens => Activity::Waiting(now.saturating_sub(session.waiting_since())),
                 Wants::Assistance => Activity::Drafting,
+                Wants::Word => Activity::Idle(now.saturating_sub(session.active)),
             },
         })
     }
 
-    /// Opens a session.
+    /// Opens a session of `owner`.
     ///
     /// # Errors
     /// If the server is busy; and how long it is likely to be.
-    pub fn open(&mut self, now: Duration) -> Result<SessionId, (Busy, Duration)> {
-        self.admit()?;
+    pub fn open(&mut self, now: Duration, owner: Owner) -> Result<SessionId, (Busy, Duration)> {
+        self.admit_of(Some(owner))?;
         let id = SessionId(self.next_id);
         self.next_id += 1;
-        self.sessions.insert(id, Session::new(now));
+        self.sessions.insert(id, Session::new(now, owner));
         Ok(id)
     }
 
-    /// Whether another session may be opened now.
+    /// Whether another session may be opened now, whoever it is of.
     ///
     /// # Errors
     /// As [`Server::open`].
     pub fn admit(&self) -> Result<(), (Busy, Duration)> {
+        self.admit_of(None)
+    }
+
+    fn admit_of(&self, owner: Option<Owner>) -> Result<(), (Busy, Duration)> {
         if self.sessions.len() >= self.config.sessions {
             return Err((Busy::Sessions(self.sessions.len()), SOONEST));
         }
+        self.admit_prompt(owner, None)
+    }
+
+    /// Whether another text of `owner` may wait to be read beside those of other sessions than `id`. Where too many wait, whoever has
+    /// less than its share of them is let in all the same.
+    fn admit_prompt(&self, owner: Option<Owner>, id: Option<SessionId>) -> Result<(), (Busy, Duration)> {
         if self.sessions.len() < self.config.queue {
             return Ok(());
         }
-        let unread = self.sessions.values().filter(|session| session.wants() == Wants::Reading).map(Session::unread);
-        let (prompts, rows) = unread.fold((0, 0), |(prompts, rows), unread| (prompts + 1, rows + unread));
-        if prompts >= self.config.queue {
+        let (mut prompts, mut rows, mut own) = (0, 0, 0);
+        let mut owners = BTreeSet::new();
+        for (_, session) in self.sessions.iter().filter(|&(&other, _)| id != Some(other)) {
+            if session.wants() == Wants::Reading {
+                prompts += 1;
+                rows += session.unread();
+                own += usize::from(owner == Some(session.owner));
+                owners.insert(session.owner);
+            }
+        }
+        let share = (self.config.queue / owners.len().max(1)).max(1);
+        if prompts >= self.config.queue && owner.is_none_or(|_| own >= share) {
             let time = Duration::try_from_secs_f64(self.cost.pass(rows as f64)).unwrap_or(LATEST);
             return Err((Busy::Queue(prompts), time.clamp(SOONEST, LATEST)));
         }
@@ -312,21 +353,33 @@ impl Server {
     pub fn close(&mut self, now: Duration, id: SessionId) {
         if let Some(mut session) = self.sessions.remove(&id) {
             self.answered.extend(session.take_answer(id, now));
-            self.memory.close(now, &session);
+            if let Some(sequence) = session.cached.sequence {
+                self.cache.cut(sequence, session.cached.valid);
+                self.cache.leave(now, sequence);
+            }
+            self.readings.forget(now);
         }
     }
 
-    /// Takes a device's message and returns the answer, if it has one that needs no forward pass.
+    /// Takes a device's message and returns the answer, if it has one that needs no forward pass. A new prompt is not taken while
+    /// too many wait to be read: then the session ends, and its device asks another server, or is told when it opens the next
+    /// session how long to wait.
     pub fn request(&mut self, now: Duration, id: SessionId, request: Request) -> Option<Reply> {
+        if let Request::Context(update) = &request
+            && let Some(session) = self.sessions.get(&id).filter(|session| update.turn > session.turn)
+            && let Err((busy, after)) = self.admit_prompt(Some(session.owner), Some(id))
+        {
+            return Some(Reply::Closing(format!("{busy}; try again in {:.0} s", after.as_secs_f64().ceil())));
+        }
         let session = self.sessions.get_mut(&id)?;
-        match request {
+        let reply = match request {
             Request::Context(update) => {
                 if update.turn > session.turn {
                     self.answered.extend(session.take_answer(id, now));
                 }
                 let reply = session.on_context(&self.config, now, update);
                 if let Some(sequence) = session.cached.sequence {
-                    self.memory.cut(sequence, session.cached.valid);
+                    self.cache.cut(sequence, session.cached.valid);
                 }
                 reply
             }
@@ -338,6 +391,8 @@ impl Server {
                 }
                 None
             }
-        }
+        };
+        session.on_word();
+        reply
     }
 }

@@ -133,6 +133,14 @@ pub(super) struct Brought {
     pub(super) reading: f64,
 }
 
+impl Brought {
+    /// `tokens` were committed, each worth `worth`.
+    pub(super) fn add(&mut self, worth: f64, tokens: usize) {
+        self.worth += worth * tokens as f64;
+        self.committed += tokens;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

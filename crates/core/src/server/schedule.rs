@@ -41,7 +41,7 @@ const EARLIER: f64 = 0.6;
 pub(super) struct Batch {
     /// Sessions with a block, or that asked for plain decoding; then those that are assisted. Earliest deadline first.
     pub(super) decoding: Vec<SessionId>,
-    /// Sessions whose text is to be read, in the order of their claims to the cache.
+    /// Sessions whose text is to be read.
     pub(super) reading: Vec<SessionId>,
     /// How many rows of text may be read.
     pub(super) prefill: usize,
@@ -62,11 +62,11 @@ impl Server {
     /// Phase one: who is to be served, and whether it is time. Without `with_texts` nothing is read.
     pub(super) fn schedule(&mut self, now: Duration, with_texts: bool) -> Launch {
         let mut queue = Queue::default();
-        for (&id, session) in &self.sessions {
+        for (&id, session) in self.sessions.iter().filter(|(_, session)| !session.suspicion.is_raised()) {
             match session.wants() {
-                Wants::Nothing => {}
+                Wants::Nothing | Wants::Word => {}
                 Wants::Reading if !with_texts => {}
-                Wants::Reading => queue.reading.push((session.senior, id)),
+                Wants::Reading => queue.reading.push(id),
                 Wants::Tokens => queue.asking.push((self.deadline(session), id)),
                 Wants::Assistance => queue.drafting.push((self.deadline(session), id)),
             }
@@ -128,7 +128,7 @@ impl Server {
 
     fn schedule_static(&self, now: Duration, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
         if !queue.reading.is_empty() {
-            return Launch::Now(Batch { reading: ids(&queue.reading), prefill: self.config.rows, ..Batch::default() });
+            return Launch::Now(Batch { reading: queue.reading, prefill: self.config.rows, ..Batch::default() });
         }
         queue.asking.retain(|&(_, id)| self.may_have_room(id));
         let arrived = |id: &SessionId| self.sessions.get(id).map_or(now, Session::waiting_since);
@@ -159,12 +159,34 @@ impl Server {
         let drafts = |&(_, id): &(Duration, SessionId)| self.worthwhile_drafts(now, id, self.config.rows);
         let drafts: usize = if queue.reading.is_empty() { 0 } else { queue.asking.iter().map(drafts).sum() };
         let delay = least.max(self.cost.pass((queue.asking.len() + assisted.len() + drafts) as f64));
-        let prefill = match self.cost.row() {
-            row if row > 0.0 => ((delay / row) as usize).max(MIN_PREFILL),
-            _ => self.config.rows,
-        };
+        let prefill = self.rows_in(delay);
         let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).take(self.config.rows).collect();
-        Launch::Now(Batch { decoding, reading: ids(&queue.reading), prefill, padded: false })
+        Launch::Now(Batch { decoding, reading: queue.reading, prefill, padded: false })
+    }
+
+    /// How many rows of text take `seconds`.
+    fn rows_in(&self, seconds: f64) -> usize {
+        match self.cost.row() {
+            row if row > 0.0 => ((seconds / row) as usize).max(MIN_PREFILL),
+            _ => self.config.rows,
+        }
+    }
+
+    /// A pass for each of those whose fault it may be that a pass failed, by itself; who came first is first.
+    pub(super) fn suspects(&self) -> Vec<Batch> {
+        let suspects = self.sessions.iter().filter(|(_, session)| session.suspicion.is_raised());
+        let mut suspects: Vec<_> = suspects.map(|(&id, session)| (session.senior, id, session.wants())).collect();
+        suspects.sort_unstable_by_key(|&(senior, id, _)| (senior, id));
+        let prefill = self.rows_in(PREFILL_DELAY);
+        let batch = |(_, id, wants)| match wants {
+            Wants::Reading => Some(Batch { reading: vec![id], prefill, ..Batch::default() }),
+            Wants::Tokens => Some(Batch { decoding: vec![id], ..Batch::default() }),
+            Wants::Assistance if self.config.assist != Assist::Never => {
+                Some(Batch { decoding: vec![id], ..Batch::default() })
+            }
+            Wants::Assistance | Wants::Word | Wants::Nothing => None,
+        };
+        suspects.into_iter().filter_map(batch).collect()
     }
 
     /// Whether a session is given a row that it has not asked for.
@@ -213,13 +235,13 @@ impl Server {
 struct Queue {
     asking: Vec<(Duration, SessionId)>,
     drafting: Vec<(Duration, SessionId)>,
-    reading: Vec<(Duration, SessionId)>,
+    reading: Vec<SessionId>,
 }
 
 impl Queue {
-    /// Sorts each part, and drops of each whoever is not among the first `most`: a pass has no rows for them.
+    /// Sorts who decodes, and drops whoever is not among the first `most` of a kind: a pass has no rows for them.
     fn keep_earliest(&mut self, most: usize) {
-        for part in [&mut self.asking, &mut self.drafting, &mut self.reading] {
+        for part in [&mut self.asking, &mut self.drafting] {
             if part.len() > most {
                 part.select_nth_unstable(most);
                 part.truncate(most);

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::forecast::Forecast;
 use super::rate::Pace;
-use super::{Answer, ServerConfig, SessionId};
+use super::{Answer, Owner, ServerConfig, SessionId};
 use crate::Token;
-use crate::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Turn};
+use crate::message::{Commit, ContextUpdate, DraftBlock, Load, MAX_UNHEARD, Reply, Turn};
 use crate::policy::Policy;
 use crate::sampler::{Logprobs, Sampler};
 use crate::sequence::{Digest, Sequence};
 use crate::step::SequenceId;
+use crate::suspicion::Suspicion;
 
-/// The most tokens of its own that the server tells at once where log probabilities go with them: the message has a limit,
-/// and what is missing is asked for again.
+/// The most tokens of its own that the server tells again at once: messages have a limit, and what is missing is asked for again.
 const MAX_RECALL: usize = 1024;
 
 /// How many blocks that build on an unanswered one are kept.
@@ -27,8 +27,10 @@ pub(super) struct Cached {
     pub(super) sequence: Option<SequenceId>,
     /// How many tokens of the session's text the cache holds rightly.
     pub(super) valid: usize,
-    /// Passes since it has the sequence.
-    pub(super) passes: u32,
+    /// Since it has the sequence: how many verdicts it had, how long their passes took, and how long its text took to read.
+    pub(super) verdicts: u32,
+    pub(super) deciding: Duration,
+    pub(super) reading: Duration,
 }
 
 /// What a session wants of the next pass.
@@ -42,6 +44,8 @@ pub(super) enum Wants {
     Tokens,
     /// Its device is drafting; a plain row would commit a token that it has not asked for.
     Assistance,
+    /// A word from its device: so much was committed since the last that the device may not be there any more.
+    Word,
 }
 
 /// What a session has had so far.
@@ -70,6 +74,17 @@ struct Named {
 pub(super) struct Pending {
     pub(super) block: DraftBlock,
     pub(super) arrived: Duration,
+}
+
+impl Cached {
+    /// A pass took `time`, of whose `rows` so many `read` the text.
+    pub(super) fn observe(&mut self, time: Duration, rows: usize, read: usize, verdict: bool) {
+        self.reading += time.mul_f64(read as f64 / rows.max(1) as f64);
+        if verdict {
+            self.verdicts = self.verdicts.saturating_add(1);
+            self.deciding += time;
+        }
+    }
 }
 
 impl Pending {
@@ -101,6 +116,8 @@ enum Meaning {
 
 #[derive(Debug)]
 pub(super) struct Session {
+    /// Whose texts in the cache it may share.
+    pub(super) owner: Owner,
     pub(super) cached: Cached,
     /// The prompt and the committed tokens.
     pub(super) sequence: Sequence,
@@ -131,8 +148,10 @@ pub(super) struct Session {
     pub(super) begun: Duration,
     /// Since when it has a claim to a place in the cache; earlier goes first.
     pub(super) senior: Duration,
-    /// Passes in a row that failed with it.
-    pub(super) failures: u32,
+    /// How many tokens it had when its device last said anything.
+    heard: usize,
+    /// Whether passes fail because of it.
+    pub(super) suspicion: Suspicion,
     /// How many tokens of the turn's prompt were in the cache before its first pass; `None` until then.
     pub(super) reused: Option<usize>,
     pub(super) forecast: Forecast,
@@ -141,8 +160,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new(now: Duration, owner: Owner) -> Self {
         Self {
+            owner,
             cached: Cached::default(),
             sequence: Sequence::default(),
             turn: 0,
@@ -159,7 +179,8 @@ impl Session {
             active: now,
             begun: now,
             senior: now,
-            failures: 0,
+            heard: 0,
+            suspicion: Suspicion::default(),
             reused: None,
             forecast: Forecast::default(),
             pace: Pace::new(now),
@@ -169,14 +190,16 @@ impl Session {
 
     /// What it wants of the next pass.
     pub(super) fn wants(&self) -> Wants {
+        let is_incomplete = self.sequence.len() < self.limit;
+        let is_heard_of = self.is_heard_of();
         if self.sampler.is_none() || self.ended {
             Wants::Nothing
-        } else if self.unread() > 1 && (self.sequence.len() < self.limit || self.asks()) {
+        } else if self.unread() > 1 && (is_incomplete && is_heard_of || self.asks()) {
             Wants::Reading
         } else if self.asks() {
             Wants::Tokens
-        } else if self.sequence.len() < self.limit {
-            Wants::Assistance
+        } else if is_incomplete {
+            if is_heard_of { Wants::Assistance } else { Wants::Word }
         } else {
             Wants::Nothing
         }
@@ -184,12 +207,27 @@ impl Session {
 
     /// Whether the device asked for tokens: for a verdict, or for plain decoding.
     pub(super) fn asks(&self) -> bool {
-        self.pending.is_some() || self.sequence.len() < self.until
+        self.pending.is_some() || (self.sequence.len() < self.until && self.is_heard_of())
+    }
+
+    /// Whether its device said something not too many tokens ago.
+    fn is_heard_of(&self) -> bool {
+        self.sequence.len() < self.heard.saturating_add(MAX_UNHEARD)
+    }
+
+    /// Its device has said something.
+    pub(super) fn on_word(&mut self) {
+        self.heard = self.sequence.len();
     }
 
     /// Whether an answer is being generated.
     pub(super) fn is_generating(&self) -> bool {
-        self.wants() != Wants::Nothing
+        !matches!(self.wants(), Wants::Nothing | Wants::Word)
+    }
+
+    /// Whether an answer is being generated that has a place in the cache.
+    pub(super) fn is_seated(&self) -> bool {
+        self.cached.sequence.is_some() && self.is_generating()
     }
 
     /// How many tokens the engine must still evaluate before the next can be chosen.
@@ -250,7 +288,9 @@ impl Session {
         let agreed = update.from + self.sequence.agreement(update.from, &update.tokens);
         let repeated = update.turn == self.turn && agreed == len;
         if repeated {
-            return (self.sequence.len() > len).then(|| Reply::Commit(self.recall(update.from, update.tokens.len())));
+            // What the device sent as text it has.
+            return (self.sequence.len() > len)
+                .then(|| Reply::Commit(self.recall(update.from, update.tokens.len(), len)));
         }
         self.sequence.truncate(agreed);
         self.sequence.extend(update.tokens.get(agreed - update.from..).unwrap_or_default());
@@ -270,7 +310,6 @@ impl Session {
         self.pace.rest(now);
         self.senior = now;
         self.forecast.forget();
-        self.failures = 0;
         self.reused = None;
         self.epoch += 1;
         self.ended = len > update.prompt_len
@@ -290,7 +329,18 @@ impl Session {
         }
     }
 
-    pub(super) fn on_draft(&mut self, config: &ServerConfig, now: Duration, mut block: DraftBlock) -> Option<Reply> {
+    pub(super) fn on_draft(&mut self, config: &ServerConfig, now: Duration, block: DraftBlock) -> Option<Reply> {
+        self.take_block(config, now, block, true)
+    }
+
+    /// Takes a block that came at `now`; `is_new` if nobody has counted it.
+    fn take_block(
+        &mut self,
+        config: &ServerConfig,
+        now: Duration,
+        mut block: DraftBlock,
+        is_new: bool,
+    ) -> Option<Reply> {
         if block.turn > self.turn || (block.turn == self.turn && self.sampler.is_none()) {
             return Some(Reply::Resend { turn: block.turn, from: 0 });
         }
@@ -320,7 +370,9 @@ impl Session {
                 // A device repeats a block that it had no answer to, with what it drafted meanwhile: it is to know that the
                 // server lives.
                 let waits = self.verifying || self.pending.is_some();
-                self.forecast.on_draft(now, block.tokens.len());
+                if is_new {
+                    self.forecast.on_draft(now, block.tokens.len());
+                }
                 let arrived = self.pending.as_ref().map_or(now, |pending| pending.arrived);
                 self.active = now;
                 self.until = block.until.min(config.context);
@@ -334,7 +386,7 @@ impl Session {
     /// what it commits; returns how many drafts were accepted, and the target's own token after them. There is none after
     /// an accepted token that ends the generation.
     ///
-    /// `logits(i)` are those after the last committed token and `i` drafts.
+    /// `logits(i)` are those after the last committed token and `i` drafts. If they are missing, nothing is committed.
     pub(super) fn accept<'a, E>(
         &mut self,
         end_of_generation: &[Token],
@@ -342,8 +394,18 @@ impl Session {
         mut logits: impl FnMut(usize) -> Result<&'a [f32], E>,
     ) -> Result<(usize, Vec<Token>), E> {
         let Some(sampler) = &self.sampler else { return Ok((0, Vec::new())) };
+        let before = self.sequence.len();
         for i in 0..=drafts.len() {
-            let logits = logits(i)?;
+            let logits = match logits(i) {
+                Ok(logits) => logits,
+                Err(error) => {
+                    self.sequence.truncate(before);
+                    if let Some((_, decided)) = &mut self.logprobs {
+                        decided.truncate(decided.len() - i);
+                    }
+                    return Err(error);
+                }
+            };
             let token = sampler.choose(logits, self.sequence.context());
             if let Some((top, decided)) = &mut self.logprobs {
                 decided.push(sampler.logprobs(logits, token, *top));
@@ -360,13 +422,23 @@ impl Session {
         Ok((drafts.len(), Vec::new()))
     }
 
+    /// Why no token can be chosen any more, if that is so; then the session wants nothing more.
+    pub(super) fn take_failure(&mut self) -> Option<String> {
+        let failure = self.sampler.as_ref()?.failure()?;
+        self.sampler = None;
+        Some(failure)
+    }
+
     /// Looks at the waiting blocks again after something was committed. Returns the answers that need no further pass.
     pub(super) fn settle(&mut self, config: &ServerConfig) -> Vec<Reply> {
-        let waiting: Vec<Pending> = self.pending.take().into_iter().chain(self.ahead.drain(..)).collect();
-        let replies = waiting.into_iter().filter_map(|Pending { block, arrived }| match self.meaning(&block) {
-            // What builds on a rejected block is void, and its device learns that from the verdict on the block.
-            Meaning::Ahead if self.pending.is_none() => None,
-            _ => self.on_draft(config, arrived, block),
+        let pending = self.pending.take().map(|pending| (pending, false));
+        let ahead = std::mem::take(&mut self.ahead).into_iter().map(|ahead| (ahead, true));
+        let replies = pending.into_iter().chain(ahead).filter_map(|(Pending { block, arrived }, is_new)| {
+            match self.meaning(&block) {
+                // What builds on a rejected block is void, and its device learns that from the verdict on the block.
+                Meaning::Ahead if self.pending.is_none() => None,
+                _ => self.take_block(config, arrived, block, is_new),
+            }
         });
         replies.filter(|reply| !matches!(reply, Reply::Pending { .. })).collect()
     }
@@ -384,15 +456,15 @@ impl Session {
         let agreed = self.sequence.agreement(block.from, &block.tokens);
         let all_committed_agree = agreed == committed.len();
         if self.ended || !all_committed_agree || (agreed == block.tokens.len() && !committed.is_empty()) {
-            return Meaning::Answered(self.recall(block.from, agreed));
+            return Meaning::Answered(self.recall(block.from, agreed, block.from));
         }
         Meaning::Extends
     }
 
-    /// What is committed from `from` on, of which the device has proposed the first `agreed` tokens.
-    fn recall(&self, from: usize, agreed: usize) -> Commit {
-        let most = if self.logprobs.is_some() { MAX_RECALL } else { usize::MAX };
-        let end = self.sequence.len().min((from + agreed).saturating_add(most));
+    /// What is committed from `from` on, of which the device has proposed the first `agreed` tokens; with the log probabilities
+    /// from `unknown` on.
+    fn recall(&self, from: usize, agreed: usize, unknown: usize) -> Commit {
+        let end = self.sequence.len().min(from + agreed + MAX_RECALL);
         Commit {
             turn: self.turn,
             from,
@@ -401,7 +473,7 @@ impl Session {
             digest: self.sequence.digest(end).unwrap_or(Digest::EMPTY),
             rows: 0,
             unasked: false,
-            logprobs: self.logprobs_of(from..end),
+            logprobs: self.logprobs_of(unknown..end),
             load: Load::default(),
         }
     }

@@ -6,11 +6,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats};
+use sled_core::device::{
+    Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats, Terms,
+};
 use sled_core::message::{Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Logprobs, Sampler, SamplingParams};
-use sled_core::server::{Assist, Batching, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
 use sled_core::{Token, sampler};
 use sled_model::drafter::Drafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
@@ -78,6 +80,7 @@ struct Host {
     sampler: Sampler,
     script: Script,
     next_turn: usize,
+    owner: Owner,
     session: SessionId,
     to_server: VecDeque<Request>,
     to_device: VecDeque<Reply>,
@@ -103,6 +106,9 @@ impl Network {
     /// Nothing is lost, late or repeated.
     pub const CALM: Self = Self { duplicates: 0, overtakes: 0, unasked: false, engine_failures: 0 };
 }
+
+/// Devices are of so many owners.
+const OWNERS: u64 = 3;
 
 /// How servers are run by default.
 pub const CONTINUOUS: (Batching, Assist, Option<f64>) = (Batching::Continuous, Assist::Auto, None);
@@ -164,7 +170,8 @@ impl Pair {
             end_of_generation: Arc::from(self.end_of_generation.as_slice()),
             resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         };
-        let session = self.server.open(self.now).expect("the server has no limit on sessions");
+        let owner = Owner(self.hosts.len() as u64 % OWNERS);
+        let session = self.server.open(self.now, owner).expect("the server has no limit on sessions");
         let sampler =
             Sampler::new(SamplingParams::default(), self.model.limits().vocab_size).expect("defaults are valid");
         let mut host = Host {
@@ -172,6 +179,7 @@ impl Pair {
             sampler,
             script,
             next_turn: 0,
+            owner,
             session,
             to_server: VecDeque::new(),
             to_device: VecDeque::new(),
@@ -219,6 +227,7 @@ impl Pair {
     fn step(&mut self) -> bool {
         let Plan::Run(mut step) = self.server.plan(self.now) else { return false };
         self.largest_step = self.largest_step.max(step.rows.len());
+        let (used, cells) = self.server.cells();
         // The server goes on hearing its devices while the engine computes.
         for at in 0..self.hosts.len() {
             if self.rng.chance(3) {
@@ -226,11 +235,11 @@ impl Pair {
             }
         }
         assert!(!matches!(self.server.plan(self.now), Plan::Run(_)), "one step at a time");
-        let (used, cells) = self.server.cells();
         assert!(used + step.rows.len() <= cells, "the cache is never fuller than it can be");
         for &op in &step.cache_ops {
             self.model.apply(op).expect("cache operations are valid");
         }
+        assert_eq!(self.model.used_cells(), used, "cells are counted as the engine counts them");
         self.model.forward(&step.rows).expect("planned rows are valid");
         if self.network.engine_failures > 0 && self.rng.chance(9) {
             self.network.engine_failures -= 1;
@@ -270,10 +279,13 @@ impl Pair {
         }
         let Some(action) = host.device.poll() else { return false };
         match action {
-            Action::Connect(server) => host.device.on_connected(self.now, server),
+            Action::Connect(server) => {
+                let terms = Terms { context: self.context, max_draft: Policy::MAX_LENGTH };
+                host.device.on_connected(self.now, server, terms);
+            }
             Action::Disconnect => {
                 self.server.close(self.now, host.session);
-                host.session = self.server.open(self.now).expect("the server has no limit on sessions");
+                host.session = self.server.open(self.now, host.owner).expect("the server has no limit on sessions");
                 host.to_server.clear();
                 host.to_device.clear();
             }

@@ -4,23 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sled_api::listen::{Port, Protocol};
 use sled_api::{Api, Settings};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::Agent;
 use crate::Error;
 
 /// How long connections that nobody uses any more have to end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// An HTTP port, listened on before there is an agent: until there is, it says that a model is being loaded.
 pub struct Http {
     address: SocketAddr,
     api: Api,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<std::io::Result<()>>,
+    port: Port,
 }
 
 impl Http {
@@ -32,13 +30,11 @@ impl Http {
         let refused = |source| Error::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let limits = settings.limits;
         let api = Api::new(settings);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, sled_api::router(&api).merge(sled_api::pages::chat()))
-            .with_graceful_shutdown(async {
-                let _dropped = stopped.await;
-            });
-        Ok(Self { address, api, stop, serving: tokio::spawn(serving.into_future()) })
+        let router = sled_api::router(&api, sled_api::pages::chat());
+        let port = Port::serve(listener, router, Protocol::Http1, limits, std::convert::identity);
+        Ok(Self { address, api, port })
     }
 
     /// The address that it listens on.
@@ -61,7 +57,6 @@ impl Http {
     pub async fn close(self, agent: &Agent, grace: Duration) {
         self.api.close();
         agent.close(grace).await;
-        let _ended = self.stop.send(());
-        let _cut_off = tokio::time::timeout(FAREWELL, self.serving).await;
+        self.port.close(FAREWELL).await;
     }
 }

@@ -127,6 +127,6 @@ async fn stream(session: &mut Session, prompt: Prompt, events: &mpsc::Sender<Eve
 }
 
 fn generated(emitted: Emitted) -> Generated {
-    let Emitted { position, token, provenance, logprobs } = emitted;
-    Generated { token, position, provenance, logprobs }
+    let Emitted { position, token, provenance, opens_verdict, logprobs } = emitted;
+    Generated { token, position, provenance, opens_verdict, logprobs }
 }

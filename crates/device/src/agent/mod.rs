@@ -22,11 +22,13 @@ use places::Places;
 use pool::{Pool, Pooled};
 use sled_api::backend::{Backend, DrafterCard, Events, Job, Mode, ModelCard, Refusal};
 use sled_core::device::Resilience;
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
 use sled_model::grammar::Compiler;
 use sled_model::llama::Vocab;
 use sled_model::ngram::NgramDrafter;
+use sled_model::workers::{Caller, Workers};
 use sled_wire::Bounds;
 use tokio::sync::{mpsc, watch};
 
@@ -113,7 +115,7 @@ struct Inner {
 #[derive(Clone)]
 struct Terms {
     bounds: Bounds,
-    model_fingerprint: Option<String>,
+    model_fingerprint: Option<Fingerprint>,
     /// A server that answered when it was last asked; while there is none, one is looked for.
     link: Option<Link>,
 }
@@ -144,7 +146,7 @@ impl Agent {
         };
         let agent = Self { inner: Arc::new(inner) };
         let compiler = Arc::clone(&agent.inner.compiler);
-        tokio::task::spawn_blocking(move || compiler.prepare());
+        tokio::spawn(async move { Workers::shared().run(Caller::new("agent"), move || compiler.prepare()).await });
         if meets {
             tokio::spawn(Arc::clone(&agent.inner).meet());
         }
@@ -260,7 +262,7 @@ impl Inner {
                     }
                     return Ok(session);
                 }
-                Err(Error::Unreachable { .. } | Error::Broken(_)) => self.lost(),
+                Err(error) if error.is_passing() => self.lost(),
                 Err(error) => return Err(error),
             }
         }

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sled_api::backend::DrafterCard;
+use sled_core::names::{Fingerprint, PlainText};
 use sled_core::policy::Policy;
 use sled_model::llama::Vocab;
-use sled_wire::{Bounds, Description};
+use sled_wire::{Bounds, Checksum, Description};
 
-use crate::vocabulary::kept_vocabulary;
+use crate::vocabulary::{kept_vocabulary, unfinished};
 use crate::{Error, Link, obtain_vocabulary};
 
 /// What is remembered of servers, in the folder of their vocabularies.
@@ -28,7 +29,7 @@ pub struct Target {
     /// What sessions are bound to.
     pub bounds: Bounds,
     /// Identifies the target model; `None` if nothing is known of it.
-    pub model_fingerprint: Option<String>,
+    pub model_fingerprint: Option<Fingerprint>,
     /// A server that has it; `None` if none answers.
     pub link: Option<Link>,
 }
@@ -36,11 +37,16 @@ pub struct Target {
 /// What is remembered of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Remembered {
-    #[serde(default)]
-    name: String,
-    model: String,
-    model_fingerprint: String,
-    vocabulary_fingerprint: String,
+    #[serde(with = "spelt")]
+    name: PlainText,
+    #[serde(with = "spelt")]
+    model: PlainText,
+    #[serde(with = "spelt")]
+    model_fingerprint: Fingerprint,
+    #[serde(with = "spelt")]
+    vocabulary_fingerprint: Fingerprint,
+    #[serde(with = "spelt")]
+    vocabulary_sha256: Checksum,
     vocabulary_size: usize,
     context: usize,
     max_draft: usize,
@@ -61,8 +67,8 @@ impl Target {
         }
         let Description { name, model, model_fingerprint, bounds, .. } = description;
         Ok(Self {
-            name: usable(name, &model),
-            description: model,
+            name: usable(&name, &model),
+            description: model.into(),
             vocab,
             bounds,
             model_fingerprint: Some(model_fingerprint),
@@ -79,7 +85,7 @@ impl Target {
         if ours == theirs {
             return Ok(self);
         }
-        Err(Error::OtherVocabulary { ours: ours.to_owned(), theirs: theirs.to_owned(), model: self.name })
+        Err(Error::OtherVocabulary { ours, theirs, model: self.name })
     }
 
     /// What one of `servers`, none of which answers, served when it last did; `None` if that is not in `folder`.
@@ -87,17 +93,17 @@ impl Target {
     pub fn remembered(servers: &[String], folder: &Path) -> Option<Self> {
         let known = remembered(folder);
         servers.iter().filter_map(|server| known.get(server)).find_map(|server| {
-            let vocab = kept_vocabulary(folder, &server.model_fingerprint, &server.vocabulary_fingerprint)?;
+            let vocab = kept_vocabulary(folder, server.vocabulary_sha256, server.vocabulary_fingerprint)?;
             Some(Self {
-                name: usable(server.name.clone(), &server.model),
-                description: server.model.clone(),
+                name: usable(&server.name, &server.model),
+                description: server.model.to_string(),
                 vocab,
                 bounds: Bounds {
                     vocabulary_size: server.vocabulary_size,
                     context: server.context,
                     max_draft: server.max_draft,
                 },
-                model_fingerprint: Some(server.model_fingerprint.clone()),
+                model_fingerprint: Some(server.model_fingerprint),
                 link: None,
             })
         })
@@ -115,17 +121,37 @@ impl Target {
 
 /// The name that requests are to give: the server's, or if it has none, its description without the size, in lower case and
 /// without spaces.
-fn usable(name: String, description: &str) -> String {
+fn usable(name: &str, description: &str) -> String {
     if !name.is_empty() {
-        return name;
+        return name.to_owned();
     }
     let name = description.split(" (").next().unwrap_or(description);
     name.split_whitespace().collect::<Vec<_>>().join("-").to_lowercase()
 }
 
+/// What is remembered of each server by its address; what cannot be read is forgotten.
 fn remembered(folder: &Path) -> BTreeMap<String, Remembered> {
     let text = std::fs::read_to_string(folder.join(SERVERS)).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let servers: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
+    let known = |(address, server)| Some((address, serde_json::from_value(server).ok()?));
+    servers.into_iter().filter_map(known).collect()
+}
+
+/// A type as it is written and read.
+mod spelt {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 fn remember(folder: &Path, address: &str, description: &Description) -> std::io::Result<()> {
@@ -133,14 +159,15 @@ fn remember(folder: &Path, address: &str, description: &Description) -> std::io:
     let server = Remembered {
         name: description.name.clone(),
         model: description.model.clone(),
-        model_fingerprint: description.model_fingerprint.clone(),
-        vocabulary_fingerprint: description.vocabulary_fingerprint.clone(),
+        model_fingerprint: description.model_fingerprint,
+        vocabulary_fingerprint: description.vocabulary_fingerprint,
+        vocabulary_sha256: description.vocabulary_file.checksum,
         vocabulary_size: description.bounds.vocabulary_size,
         context: description.bounds.context,
         max_draft: description.bounds.max_draft,
     };
     servers.insert(address.to_owned(), server);
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = unfinished(folder)?;
     file.write_all(serde_json::to_string_pretty(&servers)?.as_bytes())?;
     file.persist(folder.join(SERVERS))?;
     Ok(())
@@ -153,7 +180,7 @@ mod tests {
     #[test]
     fn a_server_without_a_name_for_its_model_is_called_by_its_description() {
         let description = "Little Model 1.5B (1777M parameters, Q4_K - Medium, 1060 MiB)";
-        assert_eq!(usable("little-1.5b".to_owned(), description), "little-1.5b");
-        assert_eq!(usable(String::new(), description), "little-model-1.5b");
+        assert_eq!(usable("little-1.5b", description), "little-1.5b");
+        assert_eq!(usable("", description), "little-model-1.5b");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sled_core::step::Row;
+use sled_core::suspicion::Suspicion;
 use sled_model::Model;
 
 use super::cache::{Cache, sequence};
@@ -49,8 +50,8 @@ impl SharedDrafter {
 /// A draft that is wanted.
 struct Wanted {
     task: Task,
-    /// Whether a pass with it failed. It is then evaluated by itself and from an empty cache, once.
-    suspect: bool,
+    /// Whether passes fail because of it. It is then evaluated by itself and from an empty cache.
+    suspicion: Suspicion,
 }
 
 /// What a pass does for a wanted draft.
@@ -106,7 +107,7 @@ impl<M: Model> Batcher<M> {
     fn take(&mut self, message: Message) {
         match message {
             Message::Draft(task) if (1..=self.cache.limits().context).contains(&task.tokens.len()) => {
-                self.wanted.push(Wanted { task, suspect: false });
+                self.wanted.push(Wanted { task, suspicion: Suspicion::default() });
             }
             Message::Draft(task) => {
                 let _unwanted = task.answer.send(Ok(None));
@@ -121,9 +122,9 @@ impl<M: Model> Batcher<M> {
         self.cache.begin_pass();
         self.wanted.retain(|wanted| !wanted.task.answer.is_closed());
         let unread = |wanted: &Wanted| self.cache.unread(wanted.task.client, &wanted.task.tokens);
-        self.wanted.sort_by_cached_key(|wanted| (!wanted.suspect, unread(wanted)));
+        self.wanted.sort_by_cached_key(|wanted| (!wanted.suspicion.is_raised(), unread(wanted)));
         let first = self.wanted.first();
-        let most = if first.is_some_and(|first| first.suspect) { 1 } else { self.wanted.len() };
+        let most = if first.is_some_and(|first| first.suspicion.is_raised()) { 1 } else { self.wanted.len() };
         let mut reading = if first.is_some_and(|first| unread(first) <= DRAFTING) { READ_BESIDE } else { READ_ALONE };
         let (mut rows, mut parts) = (Vec::new(), Vec::new());
         for wanted in self.wanted.drain(..most).collect::<Vec<_>>() {
@@ -175,15 +176,16 @@ impl<M: Model> Batcher<M> {
     }
 
     fn fail(&mut self, parts: Vec<Part>, error: sled_model::Error) {
+        let is_alone = parts.len() == 1;
         let mut error = Some(error);
-        for Part { wanted, seat, .. } in parts {
+        for Part { mut wanted, seat, .. } in parts {
             // After an error nothing is known of what the engine holds of these sequences.
             self.cache.cut(seat, 0);
-            match error.take_if(|_| wanted.suspect) {
+            match error.take_if(|_| wanted.suspicion.on_failure(is_alone)) {
                 Some(error) => {
                     let _unwanted = wanted.task.answer.send(Err(error));
                 }
-                None => self.wanted.push(Wanted { suspect: true, ..wanted }),
+                None => self.wanted.push(wanted),
             }
         }
     }

@@ -3,6 +3,7 @@
 mod shell;
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,22 +14,25 @@ use sled_core::device::{
     Ahead, Device, DeviceConfig, Emitted, Fallback, FinishReason, Prompt, Provenance, Resilience, Stats, Ticket,
 };
 use sled_core::message::Load;
+use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::sequence::common_prefix;
 use sled_model::grammar::Compiler;
+use sled_model::workers::{Caller, Workers};
 use sled_wire::{Bounds, Description, Open};
 
 use crate::connection::Connection;
 use crate::drafting::{Drafting, Drafts};
-use crate::{Counters, Error, Link};
+use crate::remedy::Remedy;
+use crate::{Counters, Error, Link, race};
 
 /// What a session is opened with.
 pub struct SessionOptions {
     /// What the device calls itself, for the server's log.
     pub name: String,
     /// The fingerprint of the vocabulary that the drafter (or without one, the device) speaks.
-    pub vocabulary_fingerprint: String,
+    pub vocabulary_fingerprint: Fingerprint,
     /// The tokens that end a generation.
     pub end_of_generation: Vec<Token>,
     /// Who drafts, and how much at a time; `None` leaves the decoding to the server.
@@ -40,7 +44,7 @@ pub struct SessionOptions {
     /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model. A session that is not
     /// opened over a link and has none decodes with its drafter alone.
     pub servers: Vec<String>,
-    /// What is done when no server can be reached; `servers` in it is set to their number.
+    /// What is done when no server can be reached; `servers` in it is set to their number, and `seed` to chance.
     pub resilience: Resilience,
     /// Takes what the user of [`Session::generate`] is to know, one sentence at a time.
     pub notify: Box<dyn FnMut(&str) + Send>,
@@ -51,10 +55,10 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// A thin client of the one server that it is opened with, which tells the user nothing.
     #[must_use]
-    pub fn new(name: &str, vocabulary_fingerprint: &str, end_of_generation: &[Token]) -> Self {
+    pub fn new(name: &str, vocabulary_fingerprint: Fingerprint, end_of_generation: &[Token]) -> Self {
         Self {
             name: name.to_owned(),
-            vocabulary_fingerprint: vocabulary_fingerprint.to_owned(),
+            vocabulary_fingerprint,
             end_of_generation: end_of_generation.to_vec(),
             drafter: None,
             grammars: None,
@@ -66,10 +70,10 @@ impl SessionOptions {
         }
     }
 
-    fn to_open(&self, model_fingerprint: Option<String>) -> Open {
+    fn to_open(&self, model_fingerprint: Option<Fingerprint>) -> Open {
         Open {
-            device: self.name.clone(),
-            vocabulary_fingerprint: self.vocabulary_fingerprint.clone(),
+            device: self.name.as_str().into(),
+            vocabulary_fingerprint: self.vocabulary_fingerprint,
             model_fingerprint,
         }
     }
@@ -140,8 +144,8 @@ impl Session {
         if !options.servers.iter().any(|server| server == link.address()) {
             options.servers.insert(0, link.address().to_owned());
         }
-        let Description { bounds, model_fingerprint, .. } = link.description().clone();
-        let open = options.to_open(Some(model_fingerprint.clone()));
+        let Description { bounds, model_fingerprint, .. } = *link.description();
+        let open = options.to_open(Some(model_fingerprint));
         let connection = open_any(link, &options.servers, &open, &options.counters).await?;
         let bounds = connection.as_ref().map_or(bounds, |(_, connection)| connection.bounds);
         let mut session = Self::unconnected(bounds, Some(model_fingerprint), options);
@@ -154,7 +158,7 @@ impl Session {
     /// A session that connects to its servers when there is something to generate. Token ids are below, and texts not longer
     /// than, what `bounds` say; `model_fingerprint` names the only model that it may be connected to.
     #[must_use]
-    pub fn unconnected(bounds: Bounds, model_fingerprint: Option<String>, options: SessionOptions) -> Self {
+    pub fn unconnected(bounds: Bounds, model_fingerprint: Option<Fingerprint>, options: SessionOptions) -> Self {
         let open = options.to_open(model_fingerprint);
         let (drafts, policy) = options.drafter.unzip();
         let device = Device::new(DeviceConfig {
@@ -163,7 +167,7 @@ impl Session {
             context: bounds.context,
             max_draft: bounds.max_draft,
             end_of_generation: Arc::from(options.end_of_generation),
-            resilience: Resilience { servers: options.servers.len(), ..options.resilience },
+            resilience: Resilience { servers: options.servers.len(), seed: chance(), ..options.resilience },
         });
         Self {
             device,
@@ -298,9 +302,9 @@ impl Session {
         }
         if let Some(reason) = self.connection.as_mut().and_then(Connection::ended) {
             // A server closes a session that is idle for long. It is opened again for this prompt.
-            tracing::debug!(reason, "the session was closed while it was idle");
+            tracing::debug!(%reason, "the session was closed while it was idle");
             self.connection = None;
-            self.device.on_disconnected(self.began.elapsed(), reason);
+            self.device.on_disconnected(self.began.elapsed(), reason.to_string());
         }
         self.device.prompt(self.began.elapsed(), prompt);
         Ok(())
@@ -338,6 +342,12 @@ impl Session {
     }
 }
 
+/// A number that no other session has, on whatever machine: devices that lose their server together are not to come back together.
+fn chance() -> u64 {
+    // Its keys are the operating system's randomness.
+    RandomState::new().hash_one(())
+}
+
 /// What the drafter chooses by.
 async fn sampler(
     mut params: SamplingParams,
@@ -345,33 +355,45 @@ async fn sampler(
     compiler: Option<Arc<Compiler>>,
 ) -> Result<Sampler, Error> {
     if let (Some(grammar), Some(compiler)) = (params.grammar.clone(), compiler) {
-        let compiling = tokio::task::spawn_blocking(move || compiler.compile(&grammar));
-        params.grammar = Some(compiling.await.map_err(|_panicked| Error::DrafterGone)??);
+        let compiling = Workers::shared().run(Caller::new("sessions"), move || compiler.compile(&grammar));
+        params.grammar = Some(compiling.await??);
     }
     Ok(Sampler::new(params, vocab_size)?)
 }
 
-/// Opens a session over `link`, or else on the first other server that takes it; `None` if all are busy. The error is that of
-/// `link`.
+/// Opens a session over `link`, or else on the first other server that takes it; `None` if none does and some are busy. Of several
+/// errors it is one that may pass.
 async fn open_any(
     link: &Link,
     servers: &[String],
     open: &Open,
     counters: &Counters,
 ) -> Result<Option<(usize, Connection)>, Error> {
-    let refusal = match Connection::open(link, open.clone(), counters).await {
-        Ok(connection) => {
-            let server = servers.iter().position(|server| server == link.address());
-            return Ok(Some((server.unwrap_or_default(), connection)));
+    let at_hand = servers.iter().position(|server| server == link.address()).unwrap_or_default();
+    let others = (0..servers.len()).filter(|&server| server != at_hand);
+    let order: Vec<usize> = std::iter::once(at_hand).chain(others).collect();
+    let attempt = |&server: &usize| {
+        let (open, counters) = (open.clone(), counters.clone());
+        let known = (server == at_hand).then(|| link.clone());
+        let address = servers.get(server).cloned().unwrap_or_default();
+        async move {
+            let link = match known {
+                Some(link) => link,
+                None => Link::connect(&address).await?,
+            };
+            Connection::open(&link, open, &counters).await
         }
-        Err(refusal) => refusal,
     };
-    for (server, address) in servers.iter().enumerate().filter(|(_, address)| *address != link.address()) {
-        if let Ok(link) = Link::connect(address).await
-            && let Ok(connection) = Connection::open(&link, open.clone(), counters).await
-        {
-            return Ok(Some((server, connection)));
+    match race::first(order.iter().map(attempt).collect()).await {
+        Ok((at, connection)) => Ok(order.get(at).map(|&server| (server, connection))),
+        Err(errors) => {
+            // A server that is busy is worth waiting for; else one that may come back.
+            let find = |wanted: fn(&Remedy) -> bool| errors.iter().position(|error| wanted(&error.remedy()));
+            if find(|remedy| matches!(remedy, Remedy::Later(_))).is_some() {
+                return Ok(None);
+            }
+            let told = find(|remedy| *remedy == Remedy::Reconnect).unwrap_or_default();
+            Err(errors.into_iter().nth(told).unwrap_or(Error::Interrupted))
         }
     }
-    if matches!(refusal, Error::Busy { .. }) { Ok(None) } else { Err(refusal) }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sled_core::device::{Action, Fallback, FinishReason, Notice, Stats};
+use sled_core::device::{Action, Fallback, FinishReason, Notice, Stats, Terms};
+use sled_wire::Bounds;
 
 use super::{Connecting, Progress, Session};
 use crate::connection::{Connection, Incoming};
@@ -34,7 +35,7 @@ impl Session {
                 self.counters.add_turn(&self.device.stats());
                 self.log_answer();
                 return match reason {
-                    FinishReason::Failed(reason) => Err(Error::Refused(reason)),
+                    FinishReason::Failed(reason) => Err(Error::Refused(reason.into())),
                     reason => Ok(Some(Progress::Done(reason))),
                 };
             }
@@ -94,9 +95,11 @@ impl Session {
         tokio::select! {
             // What is there has come in time, also where its reader was slow to come for it.
             biased;
-            incoming = incoming => match incoming? {
+            incoming = incoming => match incoming {
                 Incoming::Reply(reply) => {
                     self.device.on_reply(self.began.elapsed(), reply);
+                    // Where messages come without end, it would never be its turn.
+                    self.device.on_timer(self.began.elapsed());
                     if let Some(time) = self.device.take_round_trip() {
                         self.round_trip = Some(time);
                         self.counters.add_round_trip(time);
@@ -104,7 +107,11 @@ impl Session {
                 }
                 Incoming::Ended(reason) => {
                     self.connection = None;
-                    self.device.on_disconnected(self.began.elapsed(), reason);
+                    self.device.on_disconnected(self.began.elapsed(), reason.into());
+                }
+                Incoming::Busy(reason, after) => {
+                    self.connection = None;
+                    self.device.on_busy(self.began.elapsed(), reason.into(), after);
                 }
             },
             (server, connection) = connected => {
@@ -116,7 +123,7 @@ impl Session {
                 let draft = draft.map_err(|_gone| Error::DrafterGone)??;
                 let failure = self.sampler.as_ref().and_then(|sampler| sampler.failure());
                 if let Some(failure) = failure.filter(|_| self.servers.is_empty()) {
-                    return Err(Error::Refused(failure));
+                    return Err(Error::Refused(failure.into()));
                 }
                 self.device.on_draft(self.began.elapsed(), ticket, draft);
             }
@@ -136,11 +143,11 @@ impl Session {
     fn on_connection(&mut self, server: usize, connection: Result<Connection, Error>) {
         let now = self.began.elapsed();
         match connection {
-            Ok(connection) if connection.bounds.context < self.bounds.context => {
-                self.device.on_disconnected(now, "its sessions are shorter than this one may get".to_owned());
+            Ok(connection) if connection.bounds.vocabulary_size != self.bounds.vocabulary_size => {
+                self.device.on_disconnected(now, "its vocabulary has another size".to_owned());
             }
             Ok(connection) => self.connected(server, connection),
-            Err(Error::Busy { reason, after }) => self.device.on_busy(now, reason, after),
+            Err(Error::Busy { reason, after }) => self.device.on_busy(now, reason.into(), after),
             Err(error) => self.device.on_disconnected(now, error.in_brief()),
         }
     }
@@ -149,8 +156,9 @@ impl Session {
         if std::mem::replace(&mut self.met, true) {
             self.counters.reconnections.inc();
         }
+        let Bounds { context, max_draft, .. } = connection.bounds;
         self.connection = Some(connection);
-        self.device.on_connected(self.began.elapsed(), server);
+        self.device.on_connected(self.began.elapsed(), server, Terms { context, max_draft });
     }
 
     fn sentence(&self, notice: &Notice) -> String {

@@ -115,6 +115,7 @@ pub fn job(prompt: &Prompt, mode: Mode) -> Job {
         sampling: prompt.sampling.clone(),
         logprobs: None,
         mode,
+        client: None,
     }
 }
 

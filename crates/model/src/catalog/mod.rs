@@ -4,6 +4,7 @@
 //! all. A file gets its place only when it is complete and its SHA-256 is right.
 
 mod download;
+mod pip;
 mod store;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use llama_cpp_sys_2 as sys;
 
-use super::ffi::{self, Gguf};
+use super::ffi;
 use super::file::ModelFile;
 use crate::Error;
 
@@ -41,8 +41,7 @@ pub fn requantize(input: &Path, output: &Path, precision: Precision) -> Result<(
 /// # Errors
 /// If `model` is not a whole GGUF file, or `output` cannot be written.
 pub fn vocabulary_file(model: &Path, output: &Path) -> Result<(), Error> {
-    ModelFile::open(model)?;
-    let metadata = Gguf::open(model)?.metadata();
+    let metadata = ModelFile::open(model)?.header().metadata();
     replace(output, |partial| {
         fs::write(partial, metadata).map_err(|source| Error::ModelFile { path: partial.to_owned(), source })
     })

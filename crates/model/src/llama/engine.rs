@@ -4,8 +4,9 @@ use llama_cpp_sys_2 as sys;
 use sled_core::step::{CacheOp, Row, SequenceId};
 
 use super::ffi::{self, Context, ContextOptions, Failure};
+use super::memory;
 use super::model::LlamaModel;
-use crate::{Error, Limits, Model};
+use crate::{Error, Limits, Model, Pulse};
 
 /// How large an engine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +17,15 @@ pub struct EngineOptions {
     pub sequences: u32,
     /// How many rows a forward pass may have, up to `context`.
     pub rows: u32,
-    /// On how many threads it computes, from 1 to 512.
+    /// On how many threads it computes, from 1 to [`EngineOptions::MAX_THREADS`].
     pub threads: u32,
     /// How exactly the cache holds keys and values.
     pub cache: CacheType,
+}
+
+impl EngineOptions {
+    /// The most threads that an engine can compute on.
+    pub const MAX_THREADS: u32 = ffi::MAX_THREADS;
 }
 
 /// How exactly a KV cache holds keys and values.
@@ -66,6 +72,9 @@ impl LlamaEngine {
         };
         if let Some(why) = weights.limitation() {
             return Err(unsuitable(why));
+        }
+        if let Some(footprint) = model.footprint() {
+            footprint.check_cache(options.context.into(), options.cache, memory::available())?;
         }
         let context = Context::new(
             weights,
@@ -215,6 +224,11 @@ impl Model for LlamaEngine {
     fn logits(&self, row: usize) -> Result<&[f32], Error> {
         let wanted = self.wants_logits.get(row).copied().unwrap_or(false);
         wanted.then(|| self.context.logits(row)).flatten().ok_or(Error::NoLogits(row))
+    }
+
+    fn pulse(&self) -> Option<Pulse> {
+        // A GPU is given a whole pass at once.
+        (!ffi::has_gpu()).then(|| self.context.pulse().clone())
     }
 }
 

@@ -1,12 +1,14 @@
 //! A model file, before llama.cpp sees it: whether it is whole, whether it fits, and what identifies it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use sled_core::names::Fingerprint;
 
 use super::ffi::Gguf;
+use super::header;
 use crate::Error;
 
 /// How many pieces of a file's weights its fingerprint looks at, and how many bytes of each.
@@ -14,13 +16,12 @@ const SAMPLES: u64 = 64;
 const SAMPLE_LEN: u64 = 4096;
 
 /// The file of a model, or the several files that a large one comes in, all of them whole.
-#[derive(Debug)]
 pub(super) struct ModelFile {
     parts: Vec<Part>,
-    has_weights: bool,
+    /// Of the first part.
+    header: Gguf,
 }
 
-#[derive(Debug)]
 struct Part {
     path: PathBuf,
     len: u64,
@@ -31,16 +32,24 @@ impl ModelFile {
     /// Checks the file at `path`, and those that belong to it if it is the first of several.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let (first, header) = Part::open(path)?;
+        if let Some(why) = header::defect(&header) {
+            return Err(Error::Header { path: path.to_owned(), reason: why.to_owned() });
+        }
         let mut parts = vec![first];
         for sibling in siblings(path, header.parts())? {
             parts.push(Part::open(&sibling)?.0);
         }
-        Ok(Self { parts, has_weights: header.tensors() > 0 })
+        Ok(Self { parts, header })
     }
 
     /// Whether there are weights, and not a vocabulary alone.
     pub(super) fn has_weights(&self) -> bool {
-        self.has_weights
+        self.header.tensors() > 0
+    }
+
+    /// The header, which of a model in several files is that of the first.
+    pub(super) fn header(&self) -> &Gguf {
+        &self.header
     }
 
     /// How many bytes the files have.
@@ -48,9 +57,9 @@ impl ModelFile {
         self.parts.iter().map(|part| part.len).sum()
     }
 
-    /// What identifies the content: 16 hexadecimal digits of a hash over the lengths, the headers, and samples of the
+    /// What identifies the content: part of a hash over the lengths, the headers, and samples of the
     /// weights taken at even distances, so that it costs the same for a file of 100 GB as for one of 100 MB.
-    pub(super) fn fingerprint(&self) -> Result<String, Error> {
+    pub(super) fn fingerprint(&self) -> Result<Fingerprint, Error> {
         let mut hash = Sha256::new();
         for part in &self.parts {
             part.add_to(&mut hash).map_err(|source| Error::ModelFile { path: part.path.clone(), source })?;
@@ -113,9 +122,9 @@ impl io::Write for Sink<'_> {
     }
 }
 
-/// The first 8 bytes of a hash, in hexadecimal digits.
-pub(super) fn fingerprint(hash: Sha256) -> String {
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// The first 8 bytes of a hash.
+pub(super) fn fingerprint(hash: Sha256) -> Fingerprint {
+    Fingerprint::new(hash.finalize().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }
 
 /// The other files of a model that comes in `count` files, of which `path` is the first.
@@ -141,14 +150,6 @@ pub(super) fn check_memory(path: &Path, needed: u64, available: Option<u64>) -> 
         Some(available) if needed > available => Err(Error::TooLarge { path: path.to_owned(), needed, available }),
         _ => Ok(()),
     }
-}
-
-/// How many bytes of memory programs may still take, where the operating system tells (Linux).
-pub(super) fn available_memory() -> Option<u64> {
-    let memory = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 #[cfg(test)]

@@ -2,10 +2,17 @@
 
 use std::path::Path;
 
+use sled_core::names::{Fingerprint, PlainText};
+
 use super::CacheType;
-use super::ffi::Gguf;
 use super::file::ModelFile;
 use crate::Error;
+
+/// What llama.cpp rounds the cells of a cache up to a multiple of.
+const STEP: u64 = 256;
+
+/// What a cell takes beside its keys and values, in bytes: in masks, and where it is noted whose it is.
+const BESIDE: u64 = 512;
 
 /// What a model file says of the memory that its model needs, without loading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +30,7 @@ pub struct Footprint {
     /// The context that it was trained with, in tokens.
     pub context: u64,
     /// What identifies the file, as [`super::LlamaModel::fingerprint`] says it.
-    pub fingerprint: String,
+    pub fingerprint: Fingerprint,
 }
 
 impl Footprint {
@@ -32,11 +39,15 @@ impl Footprint {
     /// # Errors
     /// If the file is missing, not a model, or truncated.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let file = ModelFile::open(path)?;
+        Self::of(&ModelFile::open(path)?, path)
+    }
+
+    /// What the header of `file`, which is at `path`, says.
+    pub(super) fn of(file: &ModelFile, path: &Path) -> Result<Self, Error> {
         if !file.has_weights() {
             return Err(Error::NoWeights(path.to_owned()));
         }
-        let header = Gguf::open(path)?;
+        let header = file.header();
         let architecture = header.text("general.architecture").unwrap_or_default();
         let numbers = |key: &str| header.numbers(&format!("{architecture}.{key}")).unwrap_or_default();
         let number = |key: &str| numbers(key).first().copied();
@@ -52,7 +63,10 @@ impl Footprint {
         let head_len = |key| number(key).unwrap_or(usual);
         let name = header.text("general.name").filter(|name| !name.trim().is_empty());
         Ok(Self {
-            name: name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
+            name: name.map_or_else(
+                || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+                |name| PlainText::from(name).into(),
+            ),
             bytes: file.len(),
             layers,
             kv_heads,
@@ -70,5 +84,57 @@ impl Footprint {
             CacheType::F16 => numbers.saturating_mul(2),
             CacheType::Q8_0 => (numbers / 32).saturating_mul(34),
         }
+    }
+
+    /// Refuses a cache of `tokens` tokens that takes more than `available` bytes: the operating system promises more memory than
+    /// there is, and ends the process when it is used. Unknown memory is taken to suffice.
+    pub(super) fn check_cache(&self, tokens: u64, cache: CacheType, available: Option<u64>) -> Result<(), Error> {
+        let needed = |tokens| self.cache_bytes(tokens, cache).saturating_add(tokens.saturating_mul(BESIDE));
+        let rounded = tokens.next_multiple_of(STEP);
+        match available {
+            Some(available) if needed(rounded) > available => Err(Error::ContextTooLarge {
+                name: self.name.clone(),
+                tokens,
+                needed: needed(rounded),
+                available,
+                most: available / needed(STEP) * STEP,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    /// 23,040 bytes a token, as SmolLM2 135M.
+    fn footprint() -> Footprint {
+        Footprint {
+            name: "SmolLM2".to_owned(),
+            bytes: 100 << 20,
+            layers: 30,
+            kv_heads: 90,
+            head_len: 128,
+            context: 8192,
+            fingerprint: Fingerprint::new(0),
+        }
+    }
+
+    #[test]
+    fn a_cache_larger_than_the_free_memory_is_refused_in_one_sentence_that_says_what_fits() {
+        let check = |tokens, available| footprint().check_cache(tokens, CacheType::F16, available);
+        assert_eq!(
+            check(100_000_000, Some(8 << 30)).unwrap_err().to_string(),
+            "a context of 100000000 tokens takes 2193.5 GiB of memory with SmolLM2 and 8.0 GiB are available; 364544 tokens would \
+             fit, see -c"
+        );
+        assert!(check(364_544, Some(8 << 30)).is_ok());
+        assert!(check(364_545, Some(8 << 30)).is_err());
+        assert!(check(u64::from(u32::MAX), None).is_ok());
+        let huge = Footprint { kv_heads: u64::MAX, ..footprint() };
+        assert!(huge.check_cache(1, CacheType::Q8_0, Some(u64::MAX - 1)).is_err());
     }
 }

@@ -10,12 +10,16 @@
 //! | [`System`] | what llama.cpp was built for, and what it finds here |
 //! | [`requantize`] | makes a copy of a model file in another precision |
 
+mod charsmap;
 mod convert;
 mod engine;
 mod ffi;
 mod file;
 mod footprint;
+mod header;
+mod memory;
 mod model;
+mod parts;
 mod system;
 mod vocab;
 

@@ -4,8 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use sled_core::names::{Fingerprint, PlainText};
+
 use super::ffi::{self, Load, Weights};
 use super::file::{self, ModelFile};
+use super::footprint::Footprint;
+use super::memory;
 use super::vocab::Vocab;
 use crate::Error;
 
@@ -50,7 +54,8 @@ struct Inner {
     weights: Arc<Weights>,
     vocab: Vocab,
     description: Description,
-    fingerprint: String,
+    footprint: Footprint,
+    on_gpu: bool,
 }
 
 impl LlamaModel {
@@ -60,12 +65,10 @@ impl LlamaModel {
     /// If the file is missing, not a model, truncated, larger than the memory, or refused by llama.cpp.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
         let file = ModelFile::open(path)?;
-        if !file.has_weights() {
-            return Err(Error::NoWeights(path.to_owned()));
-        }
+        let footprint = Footprint::of(&file, path)?;
         let gpu_layers = if ffi::has_gpu() { options.gpu_layers.unwrap_or(u32::MAX) } else { 0 };
         if gpu_layers == 0 {
-            file::check_memory(path, file.len(), file::available_memory())?;
+            file::check_memory(path, file.len(), memory::available())?;
         }
         let weights = Arc::new(Weights::load(path, Load::Weights { gpu_layers })?);
         let description = Description {
@@ -76,7 +79,7 @@ impl LlamaModel {
             bytes: file.len(),
         };
         let vocab = Vocab::new(Arc::clone(&weights), &description.name)?;
-        let inner = Inner { weights, vocab, description, fingerprint: file.fingerprint()? };
+        let inner = Inner { weights, vocab, description, footprint, on_gpu: gpu_layers > 0 };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -86,11 +89,11 @@ impl LlamaModel {
         &self.inner.description
     }
 
-    /// What identifies the model *file*: 16 hexadecimal digits of a hash over its length, its metadata and samples of
+    /// What identifies the model *file*: part of a hash over its length, its metadata and samples of
     /// its weights. Another quantisation of the same weights has another fingerprint, as it has other logits.
     #[must_use]
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.footprint.fingerprint
     }
 
     /// The context that the model was trained with, in tokens.
@@ -108,12 +111,17 @@ impl LlamaModel {
     pub(super) fn weights(&self) -> &Arc<Weights> {
         &self.inner.weights
     }
+
+    /// What a cache takes of this machine's own memory; `None` if it goes to the GPU.
+    pub(super) fn footprint(&self) -> Option<&Footprint> {
+        (!self.inner.on_gpu).then_some(&self.inner.footprint)
+    }
 }
 
 /// What the authors of a model call it, else the name of its file.
 pub(super) fn name(weights: &Weights, path: &Path) -> String {
-    weights
-        .metadata(c"general.name")
-        .filter(|name| !name.trim().is_empty())
-        .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+    weights.metadata(c"general.name").filter(|name| !name.trim().is_empty()).map_or_else(
+        || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        |name| PlainText::from(name).into(),
+    )
 }

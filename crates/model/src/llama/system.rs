@@ -1,6 +1,6 @@
 //! What the engine was built for, and what it finds on this machine.
 
-use super::{ffi, file};
+use super::{ffi, memory};
 
 /// What llama.cpp can use here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl System {
             cpu_features: cpu_features(ffi::system_info()),
             backends: ffi::backends(),
             gpus: gpus.map(gpu).collect(),
-            available_memory: file::available_memory(),
+            available_memory: memory::available(),
         }
     }
 }

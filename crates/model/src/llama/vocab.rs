@@ -1,15 +1,17 @@
 //! A vocabulary: text to tokens and back.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_sys_2 as sys;
 use sha2::{Digest, Sha256};
 use sled_core::Token;
+use sled_core::names::Fingerprint;
 
 use super::ffi::{Load, Weights};
 use super::file::{self, ModelFile};
 use super::model;
+use super::parts::{Part, Parts};
 use crate::Error;
 
 /// A vocabulary; cloning shares it, between threads too.
@@ -23,10 +25,17 @@ struct Inner {
     weights: Arc<Weights>,
     eog_tokens: Vec<Token>,
     chat_template: Option<String>,
-    fingerprint: String,
+    fingerprint: Fingerprint,
+    /// What is found in a text before it is tokenised, with the names of control tokens and without.
+    parts: [OnceLock<Parts>; 2],
+    longest_piece: OnceLock<usize>,
 }
 
 impl Vocab {
+    /// The most bytes that are tokenised in one go. llama.cpp recurses for each character of a run with some vocabularies, as
+    /// deep as [the workers' stacks](crate::workers::STACK) allow.
+    pub const LONGEST_TEXT: usize = 1 << 20;
+
     /// Loads the vocabulary of a GGUF file, and none of its weights: of a file that [`super::vocabulary_file`] made, or
     /// of a model file.
     ///
@@ -45,9 +54,20 @@ impl Vocab {
             return Err(Error::Vocabulary { name: name.to_owned(), why });
         }
         let eog_tokens = tokens(&weights).filter(|&token| weights.is_eog(token)).collect();
-        let inner =
-            Inner { eog_tokens, chat_template: weights.chat_template(), fingerprint: fingerprint(&weights), weights };
+        let inner = Inner {
+            eog_tokens,
+            chat_template: weights.chat_template(),
+            fingerprint: fingerprint(&weights),
+            weights,
+            parts: Default::default(),
+            longest_piece: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn weights(&self) -> &Weights {
+        &self.inner.weights
     }
 
     /// How many tokens there are, padding included: the length of the model's logits.
@@ -62,11 +82,44 @@ impl Vocab {
     /// With `parse_special`, the names of control tokens in the text become those tokens; that is meant for rendered
     /// chat templates, and lets any text that is passed in play the roles of the template.
     ///
+    /// It takes time in proportion to the text's length, and with some vocabularies a deep stack: texts of strangers belong on
+    /// [workers](crate::workers::Workers).
+    ///
     /// # Errors
-    /// If the text is too long (2 GiB).
+    /// If the text is longer than [`Self::LONGEST_TEXT`] between its control tokens, or has too many that overlap.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
-        let tokens = self.inner.weights.tokenize(text, add_special, parse_special);
-        tokens.ok_or(Error::TextTooLong(text.len()))
+        let weights = &self.inner.weights;
+        let too_long = || Error::TextTooLong { bytes: text.len() };
+        let tokenize = |text: &str, add_special| {
+            let text = Some(text).filter(|text| text.len() <= Self::LONGEST_TEXT);
+            text.and_then(|text| weights.tokenize(text, add_special, parse_special)).ok_or_else(too_long)
+        };
+        let parts = self.inner.parts[usize::from(parse_special)].get_or_init(|| Parts::new(weights, parse_special));
+        let parts = parts.of(text).ok_or_else(too_long)?;
+        if let [] | [Part::Text(_)] = parts[..] {
+            return tokenize(text, add_special);
+        }
+        // What is added at the ends.
+        let added = if add_special { tokenize("", true)? } else { Vec::new() };
+        let begins = usize::from(added.first().is_some_and(|&first| self.add_bos() && Some(first) == self.bos()));
+        let (begin, end) = added.split_at(begins);
+        let mut tokens = begin.to_vec();
+        for part in parts {
+            match part {
+                Part::Text(range) => tokens.extend(tokenize(&text[range], false)?),
+                Part::Control(token) => tokens.push(token),
+            }
+        }
+        tokens.extend(end);
+        Ok(tokens)
+    }
+
+    /// How many bytes the longest token stands for, control tokens included: a text of more than `n` times as many has more than
+    /// `n` tokens.
+    #[must_use]
+    pub fn longest_piece(&self) -> usize {
+        let longest = || tokens(&self.inner.weights).map(|token| self.piece(token, true).len()).max().unwrap_or(0);
+        *self.inner.longest_piece.get_or_init(longest)
     }
 
     /// The bytes that `token` stands for in a text; they may begin or end inside a character. Control tokens stand for
@@ -119,12 +172,12 @@ impl Vocab {
         self.inner.chat_template.as_deref()
     }
 
-    /// What identifies the vocabulary: 16 hexadecimal digits of a hash over the kind of tokeniser, the special tokens
+    /// What identifies the vocabulary: part of a hash over the kind of tokeniser, the special tokens
     /// and the strings of all tokens up to the last one that is not padding. Models of one family pad their
     /// vocabularies to different sizes and share the fingerprint.
     #[must_use]
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.inner.fingerprint
     }
 }
 
@@ -167,7 +220,7 @@ fn spells_every_byte(weights: &Weights) -> bool {
     spelt == [true; 256]
 }
 
-fn fingerprint(weights: &Weights) -> String {
+fn fingerprint(weights: &Weights) -> Fingerprint {
     let id = |token: Option<Token>| token.map_or(-1, i64::from).to_le_bytes();
     let mut hash = Sha256::new();
     hash.update(weights.vocab_type().to_le_bytes());

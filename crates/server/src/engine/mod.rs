@@ -16,7 +16,7 @@ mod seats;
 mod thread;
 mod worker;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,9 +25,10 @@ pub(crate) use outbox::Replies;
 pub(crate) use record::Record;
 pub use record::{EngineStats, Histogram};
 pub(crate) use seat::Seat;
-pub(crate) use seats::Client;
+pub(crate) use seats::Party;
+use sled_core::Token;
 use sled_core::message::Request;
-use sled_core::server::{Busy, ServerConfig, SessionId, Status};
+use sled_core::server::{Busy, Owner, ServerConfig, SessionId, Status};
 use sled_model::Model;
 pub(crate) use thread::Thread;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -42,7 +43,7 @@ const REPORTS: usize = 4;
 /// How long whoever finds all places taken is to wait.
 const PLACE_TAKEN: Duration = Duration::from_secs(1);
 
-/// A pass that takes longer has no end, for all that can be told from outside.
+/// A pass that shows no sign of life for longer has no end, for all that can be told from outside.
 const ENDLESS_PASS: Duration = Duration::from_secs(30);
 
 /// What a stopping server says.
@@ -76,17 +77,21 @@ pub(crate) type Refusal = (Full, Duration);
 
 /// What the engine thread is told. What may wait at once is bounded by permits, which whoever asks waits for.
 enum Event {
+    Share(Vec<Token>),
     Open(Opening, OwnedSemaphorePermit),
     Request(SessionId, Request, OwnedSemaphorePermit),
     Close(SessionId),
     Report(oneshot::Sender<Vec<Status>>, OwnedSemaphorePermit),
     Reused(SessionId, oneshot::Sender<usize>),
+    /// Sessions end when they have their answers, and the thread with the last of them.
+    Drain,
     Shutdown,
 }
 
 /// A session that is asked for.
 struct Opening {
-    client: Client,
+    party: Party,
+    owner: Owner,
     events: mpsc::UnboundedSender<Event>,
     answer: oneshot::Sender<Result<Opened, Refusal>>,
 }
@@ -100,7 +105,7 @@ pub(crate) struct Opened {
 /// A session that is about to be opened.
 pub(crate) struct Place {
     coming: Arc<AtomicUsize>,
-    client: Client,
+    party: Party,
 }
 
 impl Drop for Place {
@@ -116,7 +121,7 @@ pub(crate) enum Ailment {
     #[error("the engine has stopped; send the request to another server")]
     Stopped,
     /// It is in a pass that does not end.
-    #[error("the engine has been in one forward pass for {} s; send the request to another server", .0.as_secs())]
+    #[error("a forward pass of the engine has not got on for {} s; send the request to another server", .0.as_secs())]
     Hangs(Duration),
 }
 
@@ -132,6 +137,8 @@ pub(crate) struct Engine {
     coming: Arc<AtomicUsize>,
     /// The most sessions at once.
     most: usize,
+    /// Whether no more sessions are opened, because the server is to end.
+    draining: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -142,25 +149,26 @@ impl Engine {
         seating: Seating,
     ) -> std::io::Result<(Self, Thread)> {
         let (events, inbox) = mpsc::unbounded_channel();
-        let record = Arc::new(Mutex::new(Record::default()));
+        let record = Arc::new(Mutex::new(Record::new(model.pulse())));
         let outboxes = Outboxes::default();
         let most = config.sessions;
         let worker = Worker::new(model, config, seating, Arc::clone(&record), outboxes.clone());
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = Thread::spawn(move || worker.run(inbox, &timer))?;
         let (opening, reports) = (Arc::new(Semaphore::new(OPENING)), Arc::new(Semaphore::new(REPORTS)));
-        Ok((Self { events, record, outboxes, opening, reports, coming: Arc::default(), most }, thread))
+        let (coming, draining) = (Arc::default(), Arc::default());
+        Ok((Self { events, record, outboxes, opening, reports, coming, most, draining }, thread))
     }
 
-    /// A place for a session of `client` that the engine is to be asked for.
-    pub(crate) fn place(&self, client: Client) -> Place {
+    /// A place for a session of `party` that the engine is to be asked for.
+    pub(crate) fn place(&self, party: Party) -> Place {
         self.coming.fetch_add(1, Ordering::SeqCst);
-        Place { coming: Arc::clone(&self.coming), client }
+        Place { coming: Arc::clone(&self.coming), party }
     }
 
     /// A place for a session that the engine will hardly refuse: whoever cannot wait for its answer asks here first.
-    pub(crate) fn reserve(&self, client: Client) -> Result<Place, Refusal> {
-        let place = self.place(client);
+    pub(crate) fn reserve(&self, party: Party) -> Result<Place, Refusal> {
+        let place = self.place(party);
         let mut record = self.record();
         let taken = (record.sessions + self.coming.load(Ordering::SeqCst)).saturating_sub(record.resting);
         let full = (Full::Server(Busy::Sessions(record.sessions)), PLACE_TAKEN);
@@ -169,11 +177,19 @@ impl Engine {
         refusal.map_or(Ok(place), Err)
     }
 
-    /// Opens a session; `None` if the engine has stopped. Whenever this is dropped, no session stays open that nobody has.
-    pub(crate) async fn open(&self, place: Place) -> Option<Result<Opened, Refusal>> {
+    /// Lets everybody share the prefixes of `text`.
+    pub(crate) fn share(&self, text: Vec<Token>) {
+        let _stopped = self.events.send(Event::Share(text));
+    }
+
+    /// Opens a session of `owner`; `None` if no more are opened. Whenever this is dropped, no session stays open that nobody has.
+    pub(crate) async fn open(&self, place: Place, owner: Owner) -> Option<Result<Opened, Refusal>> {
+        if self.has_stopped() {
+            return None;
+        }
         let permit = Arc::clone(&self.opening).acquire_owned().await.ok()?;
         let (answer, opened) = oneshot::channel();
-        let opening = Opening { client: place.client, events: self.events.clone(), answer };
+        let opening = Opening { party: place.party, owner, events: self.events.clone(), answer };
         self.events.send(Event::Open(opening, permit)).ok()?;
         let opened = opened.await.ok();
         drop(place);
@@ -194,13 +210,19 @@ impl Engine {
         if self.has_stopped() {
             return Err(Ailment::Stopped);
         }
-        let since = self.record().pass_since.map(|since| since.elapsed());
-        since.filter(|time| *time >= ENDLESS_PASS).map_or(Ok(()), |time| Err(Ailment::Hangs(time)))
+        let silence = self.record().silence().filter(|time| *time >= ENDLESS_PASS);
+        silence.map_or(Ok(()), |time| Err(Ailment::Hangs(time)))
     }
 
-    /// Whether it takes nothing any more.
+    /// Whether it opens no more sessions.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.events.is_closed() || self.outboxes.have_ended()
+        self.draining.load(Ordering::SeqCst) || self.events.is_closed() || self.outboxes.have_ended()
+    }
+
+    /// From now on opens no more sessions, ends each when it has its answer, and the thread with the last.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        let _stopped = self.events.send(Event::Drain);
     }
 
     /// Ends every session with a word of farewell, whatever the engine is doing, and the thread after its pass.
@@ -271,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_is_opened_for_nobody_is_closed() {
         let (engine, _thread) = engine();
-        let mut opening = Box::pin(engine.open(engine.place(Client::Http)));
+        let mut opening = Box::pin(engine.open(engine.place(Party::Http), Owner(1)));
         // The engine cannot answer while its record is held.
         let held = engine.record();
         let answered = opening.as_mut().now_or_never().is_some();
@@ -284,7 +306,7 @@ mod tests {
         assert_eq!(engine.coming.load(Ordering::SeqCst), 0);
 
         // Nor does it stay open if it was taken, and dropped.
-        let opened = engine.open(engine.place(Client::Http)).await.unwrap().ok();
+        let opened = engine.open(engine.place(Party::Http), Owner(1)).await.unwrap().ok();
         until_open(&engine, 1).await;
         drop(opened);
         until_open(&engine, 0).await;
@@ -302,6 +324,6 @@ mod tests {
         engine.shutdown();
         thread.ended().await;
         assert_eq!(engine.health(), Err(Ailment::Stopped));
-        assert!(engine.open(engine.place(Client::Http)).await.is_none());
+        assert!(engine.open(engine.place(Party::Http), Owner(1)).await.is_none());
     }
 }

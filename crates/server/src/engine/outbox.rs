@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::Stream;
 use sled_core::message::Reply;
-use sled_core::sampler::Logprobs;
 use sled_core::server::SessionId;
 use tokio::sync::Notify;
 
@@ -22,19 +21,6 @@ fn unread(bytes: usize) -> Reply {
     Reply::Closing(format!(
         "{kib} KiB of replies waited to be read, and the server closed the session; read faster, or over a faster connection"
     ))
-}
-
-/// The memory that a reply takes, in bytes.
-fn weight(reply: &Reply) -> usize {
-    let more = match reply {
-        Reply::Commit(commit) => {
-            let logprobs = |logprobs: &Logprobs| size_of::<Logprobs>() + size_of_val(logprobs.top.as_slice());
-            size_of_val(commit.tokens.as_slice()) + commit.logprobs.iter().map(logprobs).sum::<usize>()
-        }
-        Reply::Closing(reason) | Reply::Failed(reason) => reason.len(),
-        Reply::Resend { .. } | Reply::Pending { .. } => 0,
-    };
-    size_of::<Reply>() + more
 }
 
 /// The replies of one session, on the side that says them.
@@ -82,8 +68,11 @@ impl Queue {
 
     /// Returns the reply if it cannot wait, and why.
     fn push(&self, reply: Reply) -> Option<(Refused, Reply)> {
-        let bytes = weight(&reply);
+        let bytes = reply.bytes();
         let mut state = self.lock();
+        if reply.is_repeated() {
+            self.drop_repeated(&mut state);
+        }
         let all = self.all.load(Ordering::Relaxed);
         let refused = match () {
             () if state.closed => Refused::Closed,
@@ -101,10 +90,18 @@ impl Queue {
         Some((refused, reply))
     }
 
+    /// Drops what is only told again: whoever is told something later needs it no more.
+    fn drop_repeated(&self, state: &mut State) {
+        state.replies.retain(|reply| !reply.is_repeated());
+        let bytes = state.replies.iter().map(Reply::bytes).sum();
+        self.all.fetch_sub(state.bytes - bytes, Ordering::Relaxed);
+        state.bytes = bytes;
+    }
+
     fn pop(&self) -> Result<Reply, bool> {
         let mut state = self.lock();
         let Some(reply) = state.replies.pop_front() else { return Err(state.closed) };
-        let bytes = weight(&reply);
+        let bytes = reply.bytes();
         state.bytes = state.bytes.saturating_sub(bytes);
         self.all.fetch_sub(bytes, Ordering::Relaxed);
         Ok(reply)
@@ -129,7 +126,7 @@ impl Queue {
     fn end(&self, mut state: MutexGuard<'_, State>, last: Option<Reply>) {
         state.closed = true;
         if let Some(last) = last {
-            let bytes = weight(&last);
+            let bytes = last.bytes();
             state.bytes += bytes;
             state.replies.push_back(last);
             self.all.fetch_add(bytes, Ordering::Relaxed);
@@ -280,6 +277,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
     use sled_core::message::{Commit, Load};
+    use sled_core::sampler::Logprobs;
     use sled_core::sequence::Digest;
 
     use super::*;
@@ -298,9 +296,28 @@ mod tests {
         })
     }
 
+    #[tokio::test]
+    async fn of_what_is_told_again_the_newest_waits_and_nothing_else_is_dropped() {
+        let outboxes = Outboxes::default();
+        let (outbox, mut replies) = outboxes.open(SessionId(1));
+        let again = |tokens| {
+            let Reply::Commit(told) = commit(tokens) else { panic!() };
+            Reply::Commit(Commit { rows: 0, ..told })
+        };
+        for reply in [again(1), commit(2), again(3), Reply::Pending { turn: 1 }, again(4)] {
+            outboxes.deliver(SessionId(1), reply).unwrap();
+        }
+        let waiting = [commit(2), Reply::Pending { turn: 1 }, again(4)];
+        assert_eq!(outbox.bytes(), waiting.iter().map(Reply::bytes).sum::<usize>());
+        for reply in waiting {
+            assert_eq!(replies.next().await, Some(reply));
+        }
+        assert_eq!((outbox.bytes(), outboxes.bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+
     fn fill(outboxes: &Outboxes, id: SessionId, until: usize) {
         let before = outboxes.bytes.load(Ordering::Relaxed);
-        while outboxes.bytes.load(Ordering::Relaxed) + weight(&commit(100)) <= before + until {
+        while outboxes.bytes.load(Ordering::Relaxed) + commit(100).bytes() <= before + until {
             outboxes.deliver(id, commit(100)).unwrap();
         }
     }
@@ -343,7 +360,7 @@ mod tests {
         fill(&outboxes, SessionId(3), SESSION_BYTES);
         let mut closed = None;
         'full: for id in (0..80).filter(|&id| id != 3) {
-            for _ in 0..(SESSION_BYTES / weight(&commit(100)) - 1) {
+            for _ in 0..(SESSION_BYTES / commit(100).bytes() - 1) {
                 if let Err(id) = outboxes.deliver(SessionId(id), commit(100)) {
                     closed = Some(id);
                     break 'full;

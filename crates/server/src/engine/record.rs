@@ -1,9 +1,9 @@
 //! What the engine has done, written down after each pass for whoever wants to know, so that nobody has to ask the engine.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use sled_core::server::{Demand, Totals, Waits};
+use sled_model::Pulse;
 
 use super::Refusal;
 
@@ -150,13 +150,26 @@ pub(crate) struct Record {
     pub(crate) refusal: Option<Refusal>,
     /// Since when a pass runs, if one does.
     pub(super) pass_since: Option<Instant>,
+    /// Shows that it gets on, if the model shows it.
+    pulse: Option<Pulse>,
     recent: Recent,
 }
 
 impl Record {
-    /// Whether a pass runs, and has for so long.
-    pub(crate) fn is_in_pass_for(&self, time: Range<Duration>) -> bool {
-        self.pass_since.is_some_and(|since| time.contains(&since.elapsed()))
+    /// Of a model whose passes show by `pulse` that they get on.
+    pub(super) fn new(pulse: Option<Pulse>) -> Self {
+        Self { pulse, ..Self::default() }
+    }
+
+    /// Whether a pass runs, and has for longer than `time`.
+    pub(crate) fn is_in_pass_for(&self, time: Duration) -> bool {
+        self.pass_since.is_some_and(|since| since.elapsed() > time)
+    }
+
+    /// For how long the pass that runs, if one does, has shown no sign of life.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let running = self.pass_since?.elapsed();
+        Some(self.pulse.as_ref().map_or(running, |pulse| pulse.age().min(running)))
     }
 
     /// Rows and duration of a pass, for [`Record::latest`].
@@ -191,6 +204,19 @@ mod tests {
         let buckets: Vec<_> = histogram.buckets().collect();
         assert_eq!(buckets, [(Some(1), 2), (Some(10), 2), (None, 1)]);
         assert_eq!((histogram.count(), histogram.sum()), (5, 24));
+    }
+
+    #[test]
+    fn a_pass_is_silent_since_it_last_got_on() {
+        let pulse = Pulse::default();
+        let mut record = Record::default();
+        assert_eq!(record.silence(), None);
+        record.pass_since = Instant::now().checked_sub(Duration::from_secs(100));
+        assert!(record.silence() >= Some(Duration::from_secs(100)), "nothing shows that it gets on");
+        record.pulse = Some(pulse.clone());
+        pulse.beat();
+        assert!(record.silence() < Some(Duration::from_secs(100)));
+        assert!(record.is_in_pass_for(Duration::from_secs(99)), "which makes it no shorter");
     }
 
     #[test]

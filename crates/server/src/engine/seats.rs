@@ -14,14 +14,14 @@ const DRAFTING: Duration = Duration::from_secs(60);
 
 /// Whom a session is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Client {
+pub(crate) enum Party {
     /// Devices at one address; for IPv6 at one network of 64 bits, of which one customer has all addresses.
     Address(IpAddr),
     /// The HTTP port, which bounds its requests itself.
     Http,
 }
 
-impl Client {
+impl Party {
     /// Whoever connects from `address`; those whose address is not known are one client.
     pub(crate) fn at(address: Option<SocketAddr>) -> Self {
         let address = address.map_or(Ipv6Addr::UNSPECIFIED.into(), |address| address.ip().to_canonical());
@@ -33,7 +33,7 @@ impl Client {
 }
 
 struct Seat {
-    client: Client,
+    client: Party,
     /// When the session last said or was told anything.
     active: Duration,
 }
@@ -49,7 +49,7 @@ impl Seats {
         Self { seats: HashMap::new(), most_per_client }
     }
 
-    pub(super) fn enter(&mut self, now: Duration, id: SessionId, client: Client) {
+    pub(super) fn enter(&mut self, now: Duration, id: SessionId, client: Party) {
         self.seats.insert(id, Seat { client, active: now });
     }
 
@@ -65,14 +65,14 @@ impl Seats {
     }
 
     /// How many sessions the client has, if it may have no more.
-    pub(super) fn all_of(&self, client: Client) -> Option<usize> {
+    pub(super) fn all_of(&self, client: Party) -> Option<usize> {
         let count = self.seats.values().filter(|seat| seat.client == client).count();
-        (client != Client::Http && count >= self.most_per_client).then_some(count)
+        (client != Party::Http && count >= self.most_per_client).then_some(count)
     }
 
     /// For how long a device's session has been idle, if it is. One over HTTP never is: it ends with its answer.
-    fn idle(&self, now: Duration, status: &Status) -> Option<(Client, Duration)> {
-        let seat = self.seats.get(&status.id).filter(|seat| seat.client != Client::Http)?;
+    fn idle(&self, now: Duration, status: &Status) -> Option<(Party, Duration)> {
+        let seat = self.seats.get(&status.id).filter(|seat| seat.client != Party::Http)?;
         let silent = now.saturating_sub(seat.active);
         match status.activity {
             Activity::Idle(_) => Some((seat.client, silent)),
@@ -101,10 +101,10 @@ impl Seats {
     pub(super) fn gives_way(
         &self,
         now: Duration,
-        client: Option<Client>,
+        client: Option<Party>,
         sessions: impl Iterator<Item = Status>,
     ) -> Option<SessionId> {
-        let mut counts: HashMap<Client, usize> = HashMap::new();
+        let mut counts: HashMap<Party, usize> = HashMap::new();
         self.seats.values().for_each(|seat| *counts.entry(seat.client).or_default() += 1);
         let resting = sessions.filter_map(|status| {
             let (of, since) = self.idle(now, &status).filter(|&(_, since)| since >= RESTING)?;
@@ -120,8 +120,8 @@ mod tests {
 
     use super::*;
 
-    fn at(text: &str) -> Client {
-        Client::at(text.parse().ok())
+    fn at(text: &str) -> Party {
+        Party::at(text.parse().ok())
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -150,11 +150,11 @@ mod tests {
         let mut seats = Seats::new(4);
         let (many, few) = (at("10.0.0.1:1"), at("10.0.0.2:1"));
         seats.enter(seconds(0), SessionId(0), few);
-        seats.enter(seconds(0), SessionId(1), Client::Http);
+        seats.enter(seconds(0), SessionId(1), Party::Http);
         for id in 2..6 {
             seats.enter(seconds(id), SessionId(id), many);
         }
-        assert_eq!((seats.all_of(many), seats.all_of(few), seats.all_of(Client::Http)), (Some(4), None, None));
+        assert_eq!((seats.all_of(many), seats.all_of(few), seats.all_of(Party::Http)), (Some(4), None, None));
         let now = seconds(20);
         assert_eq!(seats.gives_way(now, None, idle(0..6)), Some(SessionId(2)));
         assert_eq!(seats.gives_way(now, Some(few), idle(0..6)), Some(SessionId(0)));

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sled_core::message::Reply;
-use sled_core::server::{Answer, Busy, Plan, Server, ServerConfig, SessionId, Step};
+use sled_core::server::{Activity, Answer, Busy, Owner, Plan, Server, ServerConfig, SessionId, Step};
 use sled_core::step::{CacheOp, Row};
 use sled_model::Model;
 use tokio::sync::mpsc;
 
 use super::outbox::Outboxes;
-use super::seats::{Client, Seats};
-use super::{Event, Full, Opened, Opening, PLACE_TAKEN, Record, Refusal, Seat, Seating};
+use super::seats::{Party, Seats};
+use super::{Event, FAREWELL, Full, Opened, Opening, PLACE_TAKEN, Record, Refusal, Seat, Seating};
 
 /// How long messages may keep the engine from its next pass.
 const LISTENING: Duration = Duration::from_millis(5);
@@ -34,6 +34,8 @@ pub(super) struct Worker {
     /// When idle sessions are looked for next.
     sweep: Duration,
     record: Arc<Mutex<Record>>,
+    /// Whether it is to end when all sessions have their answers.
+    draining: bool,
 }
 
 type Inbox = mpsc::UnboundedReceiver<Event>;
@@ -48,7 +50,18 @@ impl Worker {
     ) -> Self {
         let most = config.sessions;
         let (core, seats) = (Server::new(config), Seats::new(seating.most_per_client));
-        Self { model, core, outboxes, seats, seating, most, began: Instant::now(), sweep: Duration::ZERO, record }
+        Self {
+            model,
+            core,
+            outboxes,
+            seats,
+            seating,
+            most,
+            began: Instant::now(),
+            sweep: Duration::ZERO,
+            record,
+            draining: false,
+        }
     }
 
     /// Works until it is told to stop, or until nobody is left who could tell it anything.
@@ -61,6 +74,9 @@ impl Worker {
             }
             self.sweep();
             self.log_answers();
+            if self.draining && self.take_leave() {
+                return;
+            }
             let until = match self.core.plan(self.now()) {
                 Plan::Run(step) => {
                     let forward = self.run_step(step);
@@ -138,6 +154,7 @@ impl Worker {
     /// Takes one event; false if it was the last. The permit that came with it is given back.
     fn handle(&mut self, event: Event) -> bool {
         match event {
+            Event::Share(text) => self.core.share(text),
             Event::Open(opening, _permit) => self.open(opening),
             Event::Request(id, request, _permit) => {
                 let now = self.now();
@@ -153,13 +170,14 @@ impl Worker {
             Event::Reused(id, answer) => {
                 let _gone = answer.send(self.core.reused(id));
             }
+            Event::Drain => self.draining = true,
             Event::Shutdown => return false,
         }
         true
     }
 
-    fn open(&mut self, Opening { client, events, answer }: Opening) {
-        let opened = self.admit(client).map(|id| {
+    fn open(&mut self, Opening { party, owner, events, answer }: Opening) {
+        let opened = self.admit(party, owner).map(|id| {
             let (outbox, replies) = self.outboxes.open(id);
             Opened { seat: Seat::new(id, events, outbox), replies }
         });
@@ -172,26 +190,26 @@ impl Worker {
         let _gone = answer.send(opened);
     }
 
-    /// A session for `client`. Where there is no room, an idle one gives way: of this client, if it has all that it may have, or
+    /// A session of `owner`. Where there is no room, an idle one gives way: of this client, if it has all that it may have, or
     /// else of whoever has most.
-    fn admit(&mut self, client: Client) -> Result<SessionId, Refusal> {
+    fn admit(&mut self, party: Party, owner: Owner) -> Result<SessionId, Refusal> {
         let now = self.now();
         if let Err((busy @ Busy::Queue(_), after)) = self.core.admit() {
             return Err((Full::Server(busy), after));
         }
-        if let Some(count) = self.seats.all_of(client) {
-            let idlest = self.seats.gives_way(now, Some(client), self.core.status(now));
+        if let Some(count) = self.seats.all_of(party) {
+            let idlest = self.seats.gives_way(now, Some(party), self.core.status(now));
             self.give_way(idlest.ok_or((Full::Client(count), PLACE_TAKEN))?);
         }
-        let mut opened = self.core.open(now);
+        let mut opened = self.core.open(now, owner);
         if let Err((Busy::Sessions(_), _)) = opened
             && let Some(idlest) = self.seats.gives_way(now, None, self.core.status(now))
         {
             self.give_way(idlest);
-            opened = self.core.open(now);
+            opened = self.core.open(now, owner);
         }
         let id = opened.map_err(|(busy, after)| (Full::Server(busy), after))?;
-        self.seats.enter(now, id, client);
+        self.seats.enter(now, id, party);
         Ok(id)
     }
 
@@ -206,6 +224,16 @@ impl Worker {
         tracing::info!(session = id.0, reason, "session dismissed");
         self.outboxes.close(id, Some(Reply::Closing(reason.to_owned())));
         self.close(id);
+    }
+
+    /// Dismisses the sessions that have their answers; whether there are no others.
+    fn take_leave(&mut self) -> bool {
+        let status = self.core.status(self.now());
+        let answered = status.filter(|status| matches!(status.activity, Activity::Idle(_))).map(|status| status.id);
+        for id in answered.collect::<Vec<_>>() {
+            self.dismiss(id, FAREWELL);
+        }
+        self.core.sessions() == 0
     }
 
     /// Closes the sessions that have been idle for too long, if it is time to look for them.
@@ -250,7 +278,8 @@ impl Worker {
         record.stats.on_pass(rows, sessions, time, &waits);
         record.remember(rows, time);
         record.stats.choosing += chosen;
-        record.stats.commits += replies.len() as u64;
+        let commits = replies.iter().filter(|(_, reply)| matches!(reply, Reply::Commit(_)) && !reply.is_repeated());
+        record.stats.commits += commits.count() as u64;
         record.stats.evictions = self.core.evictions();
         record.stats.totals.clone_from(self.core.totals());
         record.cost = self.core.cost();
@@ -325,7 +354,8 @@ mod tests {
         let permits = Arc::new(Semaphore::new(100));
         for _ in 0..100 {
             // Nobody waits for the session: while it is opened, the order to close it comes in.
-            let opening = Opening { client: Client::Http, events: events.clone(), answer: oneshot::channel().0 };
+            let opening =
+                Opening { party: Party::Http, owner: Owner(1), events: events.clone(), answer: oneshot::channel().0 };
             events.send(Event::Open(opening, Arc::clone(&permits).try_acquire_owned().unwrap())).ok().unwrap();
         }
         let soon = Instant::now() + Duration::from_secs(60);

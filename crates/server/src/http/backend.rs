@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sled_api::backend::{Backend, Event, Events, Generated, Job, Mode, ModelCard, Outcome, Refusal};
 use sled_core::Token;
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience};
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience, Terms};
 use sled_core::message::{Commit, Reply};
 use sled_core::sampler::Sampler;
 use sled_model::Limits;
@@ -14,7 +14,8 @@ use sled_model::llama::Vocab;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Identity;
-use crate::engine::{Client, Engine, FAREWELL, Opened, Place, Replies, Seat};
+use crate::engine::{Engine, FAREWELL, Opened, Party, Place, Replies, Seat};
+use crate::owners::SharePrefixes;
 use crate::roster::Roster;
 
 /// Events that may wait for whoever reads an answer. When more do, the engine's replies wait, as many as for a device.
@@ -38,6 +39,7 @@ pub(crate) struct Sessions {
     pub(crate) roster: Roster,
     pub(crate) limits: Limits,
     pub(crate) end_of_generation: Arc<[Token]>,
+    pub(crate) share_prefixes: SharePrefixes,
 }
 
 impl EngineBackend {
@@ -97,7 +99,7 @@ impl Backend for EngineBackend {
         if self.sessions.engine.has_stopped() {
             return Err(Refusal::Closing);
         }
-        let place = self.sessions.engine.reserve(Client::Http).map_err(|(_, after)| Refusal::Busy { after })?;
+        let place = self.sessions.engine.reserve(Party::Http).map_err(|(_, after)| Refusal::Busy { after })?;
         let (events, answer) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(self.sessions.clone().serve(job, place, events));
         Ok(answer)
@@ -117,9 +119,10 @@ impl Sessions {
     async fn serve(self, job: Job, place: Place, events: mpsc::Sender<Event>) {
         // The last event has its place, however slowly the others are read and whether or not more are wanted.
         let Ok(last) = events.clone().reserve_owned().await else { return };
+        let owner = self.share_prefixes.owner(job.client);
         let opened = tokio::select! {
             () = events.closed() => return,
-            opened = self.engine.open(place) => opened,
+            opened = self.engine.open(place, owner) => opened,
         };
         let Opened { seat, mut replies } = match opened {
             Some(Ok(opened)) => opened,
@@ -128,7 +131,7 @@ impl Sessions {
         };
         let id = seat.id();
         tracing::info!(session = id.0, request = job.request_id, "session opened over HTTP");
-        self.roster.enter(id, NAME.to_owned());
+        self.roster.enter(id, NAME.into());
         let end = self.answer(&seat, job, &mut replies, &events).await;
         drop(seat);
         self.roster.leave(id);
@@ -147,7 +150,7 @@ impl Sessions {
             end_of_generation: Arc::clone(&self.end_of_generation),
             resilience: Resilience::default(),
         });
-        device.on_connected(Duration::ZERO, 0);
+        device.on_connected(Duration::ZERO, 0, Terms { context: self.limits.context, max_draft: 0 });
         let Job { request_id, prompt: tokens, max_tokens, sampling, logprobs, .. } = job;
         let prompt = Prompt { tokens, max_tokens, sampling, logprobs, request_id: Some(request_id) };
         device.prompt(began.elapsed(), prompt);
@@ -157,8 +160,8 @@ impl Sessions {
             while let Some(action) = device.poll() {
                 match action {
                     Action::Send(request) => seat.request(request).await,
-                    Action::Emit(Emitted { position, token, provenance, logprobs }) => {
-                        let token = Generated { token, position, provenance, logprobs };
+                    Action::Emit(Emitted { position, token, provenance, opens_verdict, logprobs }) => {
+                        let token = Generated { token, position, provenance, opens_verdict, logprobs };
                         if events.send(Event::Token(token)).await.is_err() {
                             break 'answer FinishReason::Stop;
                         }

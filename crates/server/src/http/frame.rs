@@ -230,7 +230,7 @@ fn sessions(before: &[SessionStatus], now: &[SessionStatus], seconds: f64) -> Ve
     let committed: HashMap<u64, u64> = before.iter().map(|session| (session.id, session.committed)).collect();
     let describe = |session: &SessionStatus| Session {
         id: session.id,
-        device: session.device.clone(),
+        device: session.device.to_string(),
         tokens: session.tokens,
         cached: session.cached,
         committed: session.committed,

@@ -13,6 +13,7 @@ mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -24,10 +25,9 @@ pub(crate) use backend::Sessions;
 pub(crate) use figures::Figures;
 pub use frame::{Cells, Cost, Frame, Rates, ServerFacts, Session, Step, Totals};
 pub(crate) use metrics::Metrics;
+use sled_api::listen::{Port, Protocol};
 use sled_api::{Api, Settings};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use crate::Error;
 
@@ -36,8 +36,7 @@ pub struct Http {
     address: SocketAddr,
     api: Api,
     figures: Arc<OnceLock<Figures>>,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<std::io::Result<()>>,
+    port: Port,
 }
 
 impl Http {
@@ -49,15 +48,13 @@ impl Http {
         let refused = |source| Error::Bind { address, flag: "--http-port", source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let limits = settings.limits;
         let api = Api::new(settings);
         let figures = Arc::new(OnceLock::new());
         let watched = Router::new().route("/events", get(events)).with_state(Arc::clone(&figures));
-        let router = sled_api::router(&api).merge(sled_api::pages::dashboard()).merge(watched);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, router).with_graceful_shutdown(async {
-            let _dropped = stopped.await;
-        });
-        Ok(Self { address, api, figures, stop, serving: tokio::spawn(serving.into_future()) })
+        let router = sled_api::router(&api, sled_api::pages::dashboard().merge(watched));
+        let port = Port::serve(listener, router, Protocol::Http1, limits, std::convert::identity);
+        Ok(Self { address, api, figures, port })
     }
 
     /// The address that it listens on.
@@ -74,11 +71,14 @@ impl Http {
         Ok(())
     }
 
-    /// Lets those who are being answered finish, and no others in.
-    pub(crate) async fn close(self) {
+    /// From now on requests are refused; those under way go on.
+    pub(crate) fn refuse(&self) {
         self.api.close();
-        let _ended = self.stop.send(());
-        let _joined = self.serving.await;
+    }
+
+    /// Hangs up, and cuts off whoever is still being answered after `patience`.
+    pub(crate) async fn close(self, patience: Duration) {
+        self.port.close(patience).await;
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sled_api::backend::{Backend, Event, Events, Job, Mode, Outcome};
 use sled_core::Token;
+use sled_core::names::Fingerprint;
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::step::{CacheOp, Row};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
@@ -72,17 +73,29 @@ pub async fn serve(model: impl Model + 'static, settings: Settings) -> Running {
 }
 
 pub async fn open(http: Http, model: impl Model + 'static, settings: Settings) -> Running {
+    open_with(http, model, settings, Vec::new(), b"no file".as_slice().into()).await
+}
+
+/// A server that lets everybody share the prefixes of some texts, and has a vocabulary to send.
+pub async fn open_with(
+    http: Http,
+    model: impl Model + 'static,
+    settings: Settings,
+    shared: Vec<Vec<Token>>,
+    file: bytes::Bytes,
+) -> Running {
     let vocab = vocabulary::vocabulary(true);
     assert_eq!((vocab.size(), vocab.eog_tokens()), (VOCAB, [END].as_slice()));
     let identity = Identity {
         name: "synthetic".to_owned(),
         model: "a synthetic model".to_owned(),
-        model_fingerprint: "feedfeedfeedfeed".to_owned(),
-        vocabulary_fingerprint: vocab.fingerprint().to_owned(),
-        vocabulary: b"no file".as_slice().into(),
+        model_fingerprint: Fingerprint::new(0xfeed_feed_feed_feed),
+        vocabulary_fingerprint: vocab.fingerprint(),
+        vocabulary: file,
         end_of_generation: vec![END],
     };
-    let mut server = Server::bind(local(), Box::new(model), settings, identity).await.unwrap();
+    let mut server =
+        Server::bind(local(), Box::new(model), settings, identity).await.unwrap().with_shared_prefixes(shared);
     let http_address = http.address();
     let front = Front { vocab: vocab.clone(), threads: 1 };
     server.serve_http(http, front).unwrap();
@@ -106,6 +119,7 @@ pub fn job(i: u32, max_tokens: usize) -> Job {
         sampling,
         logprobs: None,
         mode: Mode::Server,
+        client: None,
     }
 }
 

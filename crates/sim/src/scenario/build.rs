@@ -68,6 +68,7 @@ impl Simulation {
                 assist: server.assist,
                 rate_goal: server.rate_goal,
             },
+            shared: texts.shared(),
             model: Box::new(move || Box::new(target.clone())),
             cost: self.cost.clone(),
         });

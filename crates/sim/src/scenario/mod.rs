@@ -164,10 +164,9 @@ pub struct Load {
     pub prompt_tokens: Option<Range>,
     /// Tokens of an answer, or `[least, most]` of them, where there is no recording.
     pub answer_tokens: Range,
-    /// With how many equal tokens all prompts begin (a system prompt).
+    /// With how many equal tokens all prompts begin: a system prompt, which the server takes for a public prefix.
     pub shared_tokens: usize,
-    /// Whether devices that are at the same place of a recording ask the same: then the server may share what it has read. Else
-    /// each prompt is another.
+    /// Whether devices that are at the same place of a recording ask the same, as in a measured run. Else each prompt is another.
     pub repeats: bool,
 }
 

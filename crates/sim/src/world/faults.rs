@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sled_core::device::Device;
 
+use super::servers::owner;
 use super::{Event, Fault, World};
 use crate::Error;
 
@@ -49,7 +50,7 @@ impl World {
                     && host.life == connection.life
                 {
                     host.core.close(self.now, connection.session);
-                    if let Ok(session) = host.core.open(self.now) {
+                    if let Ok(session) = host.core.open(self.now, owner(device)) {
                         connection.session = session;
                         host.answer(session, id);
                     }

@@ -284,6 +284,7 @@ impl World {
             }
             Event::Attempt { device, server, attempt } => self.attempt(device, server, attempt),
             Event::Attempted { device, server, attempt, connection } => {
+                let terms = self.servers[server].setup.terms();
                 let host = &mut self.devices[device];
                 if host.attempt != attempt || host.off {
                     self.hang_up(connection);
@@ -292,7 +293,7 @@ impl World {
                 let clock = host.clock(self.now);
                 host.connection = connection;
                 match connection {
-                    Some(_) => host.core.on_connected(clock, server),
+                    Some(_) => host.core.on_connected(clock, server, terms),
                     None => host.core.on_disconnected(clock, "refused".to_owned()),
                 }
                 self.pump(device)?;

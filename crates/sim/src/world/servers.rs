@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sled_core::message::{Reply, Request};
-use sled_core::server::{Plan, SessionId};
+use sled_core::server::{Owner, Plan, SessionId};
 
 use super::{Connection, ConnectionId, Event, ServerHost, World};
 use crate::Error;
@@ -24,7 +24,7 @@ impl World {
             return;
         }
         let life = host.life;
-        let session = if host.up { host.core.open(self.now).ok() } else { None };
+        let session = if host.up { host.core.open(self.now, owner(device)).ok() } else { None };
         let connection = session.map(|session| {
             self.connections.push(Some(Connection { device, server, session, life }));
             let id = self.connections.len() - 1;
@@ -120,6 +120,11 @@ impl World {
         }
         self.launch(server)
     }
+}
+
+/// Devices share no more than public prefixes.
+pub(super) fn owner(device: usize) -> Owner {
+    Owner(device as u64)
 }
 
 impl ServerHost {

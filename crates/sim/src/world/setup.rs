@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sled_core::Token;
-use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats};
+use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats, Terms};
+use sled_core::policy::Policy;
 use sled_core::server::{Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
@@ -19,6 +20,8 @@ pub struct ServerSetup {
     pub model: Box<dyn Fn() -> Box<dyn Model>>,
     /// What a step takes.
     pub cost: PassCost,
+    /// What prompts begin with that devices share: a public prefix, which is empty if there is none.
+    pub shared: Vec<Token>,
 }
 
 /// Before it serves, the engine is measured with passes of so many rows, as the real server does.
@@ -28,10 +31,16 @@ impl ServerSetup {
     /// A server that has just started.
     pub(super) fn start(&self) -> Server {
         let mut core = Server::new(self.config.clone());
+        core.share(self.shared.clone());
         for rows in CALIBRATION.into_iter().filter(|&rows| rows <= self.config.rows) {
             core.calibrate(rows, self.cost.target.of(rows));
         }
         core
+    }
+
+    /// What devices are told that it takes.
+    pub(super) fn terms(&self) -> Terms {
+        Terms { context: self.config.context, max_draft: Policy::MAX_LENGTH }
     }
 }
 

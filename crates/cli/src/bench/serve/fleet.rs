@@ -42,7 +42,7 @@ pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Resu
     let track = Track::default();
     let drafter = RecordedDrafter { track: Arc::clone(&track), time: fleet.draft_time };
     let link = Link::connect(&fleet.url).await?;
-    let fingerprint = link.description().vocabulary_fingerprint.clone();
+    let fingerprint = link.description().vocabulary_fingerprint;
     let options = SessionOptions {
         drafter: match fleet.policy {
             Some(policy) => Some((Drafts::own(Box::new(drafter))?, policy)),
@@ -54,7 +54,7 @@ pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Resu
             timeout: Duration::from_secs(120),
             ..Resilience::default()
         },
-        ..SessionOptions::new(&format!("device {index}"), &fingerprint, &[])
+        ..SessionOptions::new(&format!("device {index}"), fingerprint, &[])
     };
     let mut session = Session::open(&link, options).await?;
     let mut schedule = Schedule::new(fleet.arrivals, fleet.seed, index);

@@ -177,7 +177,7 @@ impl<'a> Load<'a> {
             let program = args.llama_server.as_deref();
             let program = program.context("the mode llama-server needs a program; name it with --llama-server PATH")?;
             let model = crate::models::locate(&args.model)?.display().to_string();
-            let threads = args.threads.unwrap_or_else(device::cores).to_string();
+            let threads = device::threads(args.threads).to_string();
             let arguments = ["-m", &model, "-np", &parallel, "-c", &context, "-t", &threads, "--no-webui"];
             return ServerProcess::llama_server(program, &arguments.map(str::to_owned)).await;
         }

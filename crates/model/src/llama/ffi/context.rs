@@ -1,5 +1,6 @@
 //! A context: a KV cache on loaded weights, and the forward passes that fill it.
 
+use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
@@ -9,11 +10,15 @@ use sled_core::step::{Row, SequenceId};
 
 use super::weights::Weights;
 use super::{log, start};
+use crate::Pulse;
 
 /// From 64 rows on, llama.cpp's attention on a CPU works in tiles of 64 rows by 64 cells, and computes a tile if any of its rows
 /// sees any of its cells: rows of many sequences then pay for each other's text. (Measured on 64 sequences of 128 tokens: 1872
 /// ms in one piece, 1312 in two.) A pass of more rows is computed in pieces of so many.
 const CPU_ROWS: u32 = 63;
+
+/// Whether llama.cpp was built to compute on OpenMP's threads, which outlive a pass by themselves; `Cargo.toml` says where.
+const OPENMP: bool = cfg!(all(target_os = "linux", target_env = "gnu"));
 
 /// How a context is made.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +54,8 @@ pub(crate) struct Context {
     context: NonNull<sys::llama_context>,
     batch: Batch,
     // Fields are dropped in this order, after `drop` has freed the context that uses both.
-    _threads: Option<Threads>,
+    _pool: Option<Pool>,
+    pulse: Box<Pulse>,
     weights: Arc<Weights>,
 }
 
@@ -83,8 +89,14 @@ impl Context {
         // SAFETY: the model is alive, and the pointers in the default parameters are null.
         let (context, reason) = log::watch(|| unsafe { sys::llama_init_from_model(weights.as_ptr(), params) });
         let context = NonNull::new(context).ok_or(reason)?;
-        let threads = (threads > 1).then(|| Threads::attach(context, threads));
-        Ok(Self { context, batch: Batch::default(), _threads: threads, weights: Arc::clone(weights) })
+        let pool = (threads > 1 && !OPENMP).then(|| Pool::attach(context, threads));
+        let pulse = Box::<Pulse>::default();
+        // SAFETY: the context is alive. What it is given has a fixed place, which the box keeps until the context is freed.
+        unsafe {
+            let data = ptr::from_ref(&*pulse).cast_mut().cast();
+            sys::llama_set_abort_callback(context.as_ptr(), Some(beat), data);
+        }
+        Ok(Self { context, batch: Batch::default(), _pool: pool, pulse, weights: Arc::clone(weights) })
     }
 
     /// How many tokens the cache holds; llama.cpp rounds up what was asked for.
@@ -97,6 +109,11 @@ impl Context {
     pub(crate) fn rows(&self) -> usize {
         // SAFETY: the context is alive.
         unsafe { sys::llama_n_batch(self.context.as_ptr()) as usize }
+    }
+
+    /// Beats each time that the CPU has computed a node of the graph.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Whether there is a cache at all and a token sees only what comes before it.
@@ -174,6 +191,17 @@ impl Drop for Context {
     }
 }
 
+/// What llama.cpp calls between the nodes of a graph, to hear whether it is to give up.
+///
+/// # Safety
+/// `pulse` points to a [`Pulse`].
+unsafe extern "C" fn beat(pulse: *mut c_void) -> bool {
+    // SAFETY: `Context::new` passes a pulse that lives longer than the context which calls this. It is only read, and may be
+    // from several threads.
+    unsafe { &*pulse.cast::<Pulse>() }.beat();
+    false
+}
+
 /// The arrays that `llama_batch` points to, kept between passes.
 #[derive(Default)]
 struct Batch {
@@ -221,12 +249,12 @@ fn id(sequence: SequenceId) -> sys::llama_seq_id {
     sys::llama_seq_id::try_from(sequence).unwrap_or(sys::llama_seq_id::MAX)
 }
 
-/// The threads that a context computes on.
-struct Threads {
-    pool: NonNull<sys::ggml_threadpool>,
+/// The threads that a context computes on where there is no OpenMP: without them, llama.cpp makes new ones for each pass.
+struct Pool {
+    threads: NonNull<sys::ggml_threadpool>,
 }
 
-impl Threads {
+impl Pool {
     /// How long threads spin for the next graph before they sleep, from 0 to 100. Contexts share cores here, with each
     /// other and with other processes, and a pass follows the last one only when the network has answered.
     const POLL: u32 = 0;
@@ -238,16 +266,16 @@ impl Threads {
         unsafe {
             let mut params = sys::ggml_threadpool_params_default(threads);
             params.poll = Self::POLL;
-            let pool = NonNull::new_unchecked(sys::ggml_threadpool_new(&raw mut params));
-            sys::llama_attach_threadpool(context.as_ptr(), pool.as_ptr(), pool.as_ptr());
-            Self { pool }
+            let threads = NonNull::new_unchecked(sys::ggml_threadpool_new(&raw mut params));
+            sys::llama_attach_threadpool(context.as_ptr(), threads.as_ptr(), threads.as_ptr());
+            Self { threads }
         }
     }
 }
 
-impl Drop for Threads {
+impl Drop for Pool {
     fn drop(&mut self) {
         // SAFETY: the pool is alive, and the context that used it is gone.
-        unsafe { sys::ggml_threadpool_free(self.pool.as_ptr()) };
+        unsafe { sys::ggml_threadpool_free(self.threads.as_ptr()) };
     }
 }

@@ -79,12 +79,52 @@ impl Gguf {
         })
     }
 
-    /// A whole number of 32 bits of the metadata, or an array of them; none if it is not there or something else.
+    /// A number of 32 bits with a point of the metadata; none if it is not there or something else.
+    pub(crate) fn float(&self, key: &str) -> Option<f32> {
+        let (key, kind) = self.find(key)?;
+        // SAFETY: the header is alive, the key is in it, and its value is such a number.
+        (kind == sys::GGUF_TYPE_FLOAT32).then(|| unsafe { sys::gguf_get_val_f32(self.header.as_ptr(), key) })
+    }
+
+    /// An array of bytes of the metadata; none if it is not there or something else.
+    pub(crate) fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        let (key, kind) = self.find(key)?;
+        let header = self.header.as_ptr();
+        // SAFETY: the header is alive and the key is in it; the type of the elements is only asked for of an array. There are so
+        // many elements of one byte, which are copied one by one, since the place of none at all may be null.
+        unsafe {
+            if kind != sys::GGUF_TYPE_ARRAY
+                || ![sys::GGUF_TYPE_UINT8, sys::GGUF_TYPE_INT8].contains(&sys::gguf_get_arr_type(header, key))
+            {
+                return None;
+            }
+            let data = sys::gguf_get_arr_data(header, key).cast::<u8>();
+            Some((0..sys::gguf_get_arr_n(header, key)).map(|i| data.add(i).read()).collect())
+        }
+    }
+
+    /// An array of texts of the metadata, each up to its first NUL; none if it is not there or something else.
+    pub(crate) fn texts(&self, key: &str) -> Option<Vec<Vec<u8>>> {
+        let (key, kind) = self.find(key)?;
+        let header = self.header.as_ptr();
+        // SAFETY: the header is alive and the key is in it; the type of the elements is only asked for of an array. There are so
+        // many texts, each of which ends in a NUL and lives as long as the header.
+        unsafe {
+            if kind != sys::GGUF_TYPE_ARRAY || sys::gguf_get_arr_type(header, key) != sys::GGUF_TYPE_STRING {
+                return None;
+            }
+            let text = |i| CStr::from_ptr(sys::gguf_get_arr_str(header, key, i)).to_bytes().to_vec();
+            Some((0..sys::gguf_get_arr_n(header, key)).map(text).collect())
+        }
+    }
+
+    /// A whole number of 32 bits of the metadata, or an array of them or of truth values; none if it is not there or something
+    /// else.
     pub(crate) fn numbers(&self, key: &str) -> Option<Vec<u64>> {
         let (key, kind) = self.find(key)?;
         let header = self.header.as_ptr();
         // SAFETY: the header is alive, the key is in it, and each value is read as what its type says that it is. An array has so
-        // many elements of 4 bytes, which need not be aligned.
+        // many elements, of 4 bytes, which need not be aligned, or of one.
         unsafe {
             match kind {
                 sys::GGUF_TYPE_UINT32 => Some(vec![sys::gguf_get_val_u32(header, key).into()]),
@@ -94,6 +134,10 @@ impl Gguf {
                     let data = sys::gguf_get_arr_data(header, key).cast::<u32>();
                     let element = |i| u64::from(data.add(i).read_unaligned());
                     Some((0..sys::gguf_get_arr_n(header, key)).map(element).collect())
+                }
+                sys::GGUF_TYPE_ARRAY if sys::gguf_get_arr_type(header, key) == sys::GGUF_TYPE_BOOL => {
+                    let data = sys::gguf_get_arr_data(header, key).cast::<u8>();
+                    Some((0..sys::gguf_get_arr_n(header, key)).map(|i| u64::from(data.add(i).read() != 0)).collect())
                 }
                 _ => None,
             }
@@ -133,13 +177,13 @@ impl Drop for Gguf {
     }
 }
 
-/// Writes a copy of the model file `input` to `output`, with its weights as `file_type`, on all cores.
+/// Writes a copy of the model file `input` to `output`, with its weights as `file_type`, on all cores that are there for it.
 pub(crate) fn quantize(input: &Path, output: &Path, file_type: sys::llama_ftype) -> Result<(), Error> {
     start();
     let (from, to) = (c_path(input)?, c_path(output)?);
     // SAFETY: the call has no arguments.
     let mut params = unsafe { sys::llama_model_quantize_default_params() };
-    params.nthread = 0;
+    params.nthread = std::thread::available_parallelism().map_or(1, |cores| i32::try_from(cores.get()).unwrap_or(1));
     params.ftype = file_type;
     params.allow_requantize = true;
     // SAFETY: both paths are C strings, and `params` lives until the call returns.

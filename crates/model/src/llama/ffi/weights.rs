@@ -22,6 +22,15 @@ pub(crate) enum Load {
     },
 }
 
+/// A token that is found in a text before that is tokenised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Special {
+    /// Whether only where the names of control tokens are looked for.
+    pub(crate) named: bool,
+    /// Whether it takes white space beside it along.
+    pub(crate) strips: bool,
+}
+
 /// A loaded model.
 #[derive(Debug)]
 pub(crate) struct Weights {
@@ -174,6 +183,16 @@ impl Weights {
             // SAFETY: the vocabulary is alive, and the token is in it.
             unsafe { sys::llama_vocab_get_attr(self.vocab, id) & sys::LLAMA_TOKEN_ATTR_UNUSED != 0 }
         })
+    }
+
+    /// How `token` is found in a text before that is tokenised; `None` if it is not.
+    pub(crate) fn special(&self, token: Token) -> Option<Special> {
+        // SAFETY: the vocabulary is alive, and the token is in it.
+        let attributes = self.id(token).map(|id| unsafe { sys::llama_vocab_get_attr(self.vocab, id) })?;
+        let has = |attribute| attributes & attribute != 0;
+        let named = has(sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN);
+        let strips = has(sys::LLAMA_TOKEN_ATTR_LSTRIP | sys::LLAMA_TOKEN_ATTR_RSTRIP);
+        (named || has(sys::LLAMA_TOKEN_ATTR_USER_DEFINED)).then_some(Special { named, strips })
     }
 
     /// How the vocabulary spells `token`; empty if there is no such token.

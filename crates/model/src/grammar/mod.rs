@@ -4,6 +4,9 @@
 //! is allowed is a function of the text and the tokens generated so far: whatever depends on anything else (a limit on
 //! tokens, stop strings) is refused.
 
+mod depth;
+mod references;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -12,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils::catch_unwind;
 use llguidance::{JsonCompileOptions, ParserFactory, TokenParser};
+pub use references::resolve_references;
 use sled_core::Token;
 use sled_core::sampler::{Constraint, Grammar, GrammarText, Matcher, TokenSet};
 use sled_core::sequence::common_prefix;
@@ -97,6 +101,7 @@ impl Compiler {
         if len > most {
             return Err(format!("its text has {len} bytes, and at most {most} are allowed"));
         }
+        depth::check(text)?;
         let factory = self.factory().as_ref().map_err(String::clone)?;
         let top = top_level(text)?;
         let mut parser = factory.create_parser(top).map_err(|error| brief(&error))?;
@@ -164,6 +169,7 @@ pub fn bound_white_space(schema: &mut serde_json::Value) {
 
 fn top_level(text: &GrammarText) -> Result<TopLevelGrammar, String> {
     let json = |mut schema| {
+        resolve_references(&mut schema);
         bound_white_space(&mut schema);
         TopLevelGrammar::from_json_schema(schema)
     };

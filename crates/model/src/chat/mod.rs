@@ -1,11 +1,17 @@
 //! Chat templates: messages to the prompt that a model was trained on.
+//!
+//! Templates come with models and from servers, and are programs: what they may take is bounded. Compiling one and rendering with
+//! it recurse as deep as it is nested, and belong on [workers](crate::workers::Workers).
+
+mod functions;
+mod tags;
+
+use std::io;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};
-use minijinja_contrib::pycompat;
 use serde::{Deserialize, Serialize};
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use sled_core::Token;
 
 use crate::Error;
@@ -20,6 +26,9 @@ pub struct Message {
     pub content: String,
 }
 
+/// The most bytes of what a template says of messages that it refuses.
+const LONGEST_REASON: usize = 500;
+
 /// A chat template in Jinja, as the `transformers` library renders them.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -31,20 +40,31 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     const NAME: &'static str = "chat";
 
+    /// The most bytes that a template may have.
+    pub const LONGEST_SOURCE: usize = 64 << 10;
+
+    /// The most bytes that it may make of messages.
+    pub const LONGEST_PROMPT: usize = 16 << 20;
+
+    /// What one rendering may take: a unit for each step, and for each 64 bytes that are made or looked at on the way.
+    const FUEL: u64 = 2_000_000;
+
     /// Compiles the template `source`; `bos` and `eos` are how the vocabulary spells its begin and end tokens.
     ///
     /// # Errors
-    /// If the template is not valid.
+    /// If the template is not valid, or too long.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
+        let (len, most) = (source.len(), Self::LONGEST_SOURCE);
+        if len > most {
+            return Err(Error::ChatTemplate(format!("it has {len} bytes, and at most {most} are allowed")));
+        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| refused(&error))?);
-        // Templates call Python's methods on strings and dictionaries.
-        environment.set_unknown_method_callback(pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
-        environment.add_template_owned(Self::NAME, source.to_owned()).map_err(|error| refused(&error))?;
+        environment.set_fuel(Some(Self::FUEL));
+        functions::add(&mut environment);
+        let source = tags::read(source).map_err(Error::ChatTemplate)?;
+        environment.add_template_owned(Self::NAME, source).map_err(|error| refused(&error))?;
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
@@ -92,7 +112,36 @@ impl ChatTemplate {
             messages, tools, documents, add_generation_prompt, bos_token, eos_token,
             ..Value::from(Serde(&extras.variables))
         };
-        template.render(values).map_err(|error| refused(&error))
+        let mut prompt = Prompt::default();
+        let rendered = template.render_captured_to(values, &mut prompt).map(drop);
+        if prompt.is_full {
+            let most = Self::LONGEST_PROMPT;
+            return Err(Error::ChatTemplate(format!("it makes more than {most} bytes of the messages; shorten them")));
+        }
+        rendered.map_err(|error| refused(&error))?;
+        Ok(String::from_utf8_lossy(&prompt.bytes).into_owned())
+    }
+}
+
+/// Takes what a template makes, up to [`ChatTemplate::LONGEST_PROMPT`].
+#[derive(Default)]
+struct Prompt {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
+
+impl io::Write for Prompt {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + more.len() > ChatTemplate::LONGEST_PROMPT {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -105,56 +154,16 @@ pub struct Extras {
     pub variables: serde_json::Map<String, serde_json::Value>,
 }
 
-/// JSON as Python's `json.dumps` writes it, which is what models were trained on.
-fn to_json(value: Serde<serde_json::Value>, options: Kwargs) -> Result<String, minijinja::Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let mut bytes = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let spaces = vec![b' '; indent.min(16)];
-            value.0.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(&spaces)))
-        }
-        None => value.0.serialize(&mut Serializer::with_formatter(&mut bytes, PythonFormatter)),
-    };
-    written.map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A space after each comma and colon.
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-/// What templates call to refuse messages.
-fn raise_exception(message: String) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// What templates call to name the date, in the local time zone.
-fn strftime_now(format: String) -> Result<String, minijinja::Error> {
-    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
-        .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
 /// The sentence of a template's error: what the template itself says, if it does.
 fn refused(error: &minijinja::Error) -> Error {
-    Error::ChatTemplate(match (error.detail(), error.line()) {
+    let mut sentence = match (error.detail(), error.line()) {
+        _ if error.kind() == ErrorKind::OutOfFuel => "it takes too long; shorten the messages".to_owned(),
         (Some(detail), Some(line)) if error.kind() == ErrorKind::SyntaxError => format!("{detail} in line {line}"),
         (Some(detail), _) => detail.to_owned(),
         (None, _) => error.to_string(),
-    })
+    };
+    sentence.truncate(sentence.floor_char_boundary(LONGEST_REASON));
+    Error::ChatTemplate(sentence)
 }
 
 #[cfg(test)]
@@ -275,5 +284,106 @@ mod tests {
     fn without_tools_a_template_is_told_none() {
         let template = ChatTemplate::new("{{ tools is none }} {{ [1] | tojson(indent=2) }}", "", "").unwrap();
         assert_eq!(template.render::<Message>(&[], false).unwrap(), "True [\n  1\n]");
+    }
+
+    /// What becomes of a template on a worker.
+    fn rendered(source: &str) -> Result<String, String> {
+        let source = source.to_owned();
+        let work = move || {
+            let template = ChatTemplate::new(&source, "", "")?;
+            template.render(&messages(&[("user", "Hi")]), true)
+        };
+        let done = crate::workers::Workers::shared().run_blocking(work).expect("the process goes on");
+        done.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn templates_that_run_or_grow_without_end_are_stopped_in_one_sentence() {
+        let doubled =
+            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        let cases = [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
+            "{% for a in range(99999) %}{{ 'a' * 4000 }}{% endfor %}".to_owned(),
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
+            "{{ 'a' * 3000000000 }}".to_owned(),
+            "{{ ('a\n' * 100000) | indent(1000000) }}".to_owned(),
+            "{{ [1] | batch(1000000000, 0) | list }}".to_owned(),
+            "{{ ('a' * 1000000) | replace('a', 'a' * 1000000) }}".to_owned(),
+            "{{ ('a' * 1000000).replace('a', 'a' * 1000000) }}".to_owned(),
+            "{{ ('a' * 1000000).replace('', 'a' * 1000000) }}".to_owned(),
+            "{{ ('a' * 1000000).join('a' * 1000000) }}".to_owned(),
+            "{{ '%1000000000d' | format(1) }}".to_owned(),
+            "{{ '{:1000000000}'.format(1) }}".to_owned(),
+            "{{ range(99999) | map('string') | join('a' * 99999) }}".to_owned(),
+            format!("{doubled}{{{{ ns.x | tojson }}}}"),
+            format!("{doubled}{{{{ ns.x }}}}"),
+            format!("{doubled}{{{{ ''.join(ns.x) }}}}"),
+        ];
+        for source in cases {
+            let sentence = rendered(&source).expect_err(&source);
+            assert!(sentence.starts_with("the model's chat template cannot be used: "), "{sentence}");
+            assert!(sentence.lines().count() == 1 && sentence.len() < 600, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn templates_may_go_as_deep_as_they_are_long() {
+        let most = 4000;
+        for (one, of) in [
+            ("a+", "a"),
+            ("a~", "a"),
+            ("a|", "upper"),
+            ("a and ", "a"),
+            ("a.", "a"),
+            ("not ", "a"),
+            ("-", "1"),
+            ("a if a else ", "a"),
+            ("a(", "a"),
+            ("[", "1"),
+            ("(", "1"),
+        ] {
+            let chain = one.repeat(most / one.len());
+            let _any = rendered(&format!("{{{{ {chain}{of} }}}}"));
+            let _any = rendered(&format!("{{% if {chain}{of} %}}{{% endif %}}"));
+        }
+        for (one, of) in [
+            ("{% if a %}", "{% endif %}"),
+            ("{% if a %}{% elif b %}{% else %}", "{% endif %}"),
+            ("{% for a in b %}", "{% endfor %}"),
+            ("{% with %}", "{% endwith %}"),
+        ] {
+            let levels = (ChatTemplate::LONGEST_SOURCE - 64) / (one.len() + of.len());
+            let _any = rendered(&format!("{}{}", one.repeat(levels), of.repeat(levels)));
+        }
+        let elifs = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(5000));
+        let _any = rendered(&elifs);
+        // Values that hold each other.
+        let nested = "{% set ns = namespace(x=1, y=1) %}{% for a in range(300) %}{% for b in range(300) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}{% endfor %}{% endfor %}";
+        for end in ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.y }}", "{{ ns.x in [ns.y] }}"] {
+            let _any = rendered(&format!("{nested}{end}"));
+        }
+        let deepest = "{% set ns = namespace(x=1) %}{% for a in range(450) %}{% for b in range(450) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+        for end in ["", "{{ ns.x }}", "{{ ns.x | tojson }}"] {
+            let _any = rendered(&format!("{deepest}{end}"));
+        }
+        let error = ChatTemplate::new(&"a".repeat(ChatTemplate::LONGEST_SOURCE + 1), "", "").unwrap_err();
+        assert!(error.to_string().contains("at most 65536"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_not_iterable_as_in_python() {
+        let source = "{{ none is iterable }} {{ [] is iterable }} {{ 'a' is iterable }} {{ {} is iterable }} {{ 1 is iterable }} {{ nonsense is iterable }}";
+        assert_eq!(rendered(source).unwrap(), "False True True True False True");
+        let tools = "{% if tools is iterable and tools | length > 0 %}tools{% endif %}{% if not (tools is iterable) %}none{% endif %}";
+        assert_eq!(rendered(tools).unwrap(), "none");
+    }
+
+    #[test]
+    fn what_the_assistant_says_may_be_marked() {
+        let source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+        assert_eq!(rendered(source).unwrap(), "Hi");
+        let source =
+            "{%- for m in messages %}\n  {%- generation -%}\n  {{ m.content }}\n  {%- endgeneration %}\n{%- endfor %}";
+        assert_eq!(rendered(source).unwrap(), "Hi");
     }
 }
