@@ -68,7 +68,7 @@ async fn deep_schemas_are_refused_and_everybody_else_is_answered() {
             let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": schema } }]);
             let called = post(address, CHAT, &json!({ "messages": hello(), "tools": tools })).await;
             // The prompt spells the tools, and is too long for the context with some of them.
-            assert!(["at most 128", "shorten the prompt"].iter().any(|reason| refusal(&called).contains(reason)));
+            assert!(["at most", "shorten"].iter().any(|reason| refusal(&called).contains(reason)));
         }
         assert_well(address).await;
     }
