@@ -11,6 +11,7 @@ mod chat;
 mod demo;
 mod device;
 mod doctor;
+mod environment;
 mod logging;
 mod models;
 mod paper;
@@ -22,7 +23,6 @@ mod run;
 mod serve;
 mod show;
 mod sim;
-mod spin;
 mod top;
 
 use std::ffi::OsString;
@@ -46,17 +46,23 @@ impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
-    if cli.command.computes() {
-        spin::shorten();
+    let computes = cli.command.computes();
+    if computes {
+        environment::complete();
     }
-    match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match start(cli) {
+        Ok(()) => 0,
         Err(error) => {
             // The messages below the binary are whole sentences that name their cause.
             eprintln!("error: {}", for_terminal(&error.to_string()));
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            if error.is::<Usage>() { 2 } else { 1 }
         }
+    };
+    if computes {
+        // An engine that was told to stop in the middle of a pass is not waited for.
+        sled_model::llama::leave(status);
     }
+    ExitCode::from(status)
 }
 
 /// llama.cpp's two- and three-letter flags, which users' fingers know, in the form that clap knows.

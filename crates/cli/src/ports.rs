@@ -20,7 +20,7 @@ pub async fn told_to_end() {
         interrupted().await;
         let _gone = tell.send(());
         interrupted().await;
-        std::process::exit(0);
+        sled_model::llama::leave(0);
     });
     let _told = told.await;
 }

@@ -27,5 +27,5 @@ pub use convert::{Precision, requantize, vocabulary_file};
 pub use engine::{CacheType, EngineOptions, LlamaEngine};
 pub use footprint::Footprint;
 pub use model::{Description, LlamaModel, LoadOptions};
-pub use system::{Gpu, System};
+pub use system::{Gpu, System, leave};
 pub use vocab::Vocab;

@@ -26,6 +26,13 @@ pub struct Gpu {
     pub total: u64,
 }
 
+/// Ends the process at once with `status`, whatever an engine is doing on another thread.
+///
+/// Returning from `main`, or `std::process::exit`, destroys what llama.cpp still uses where it is in the middle of a forward pass.
+pub fn leave(status: u8) -> ! {
+    ffi::leave(status)
+}
+
 impl System {
     /// Asks llama.cpp.
     #[must_use]

@@ -7,12 +7,14 @@
 #![allow(unsafe_code)]
 
 mod context;
+mod exit;
 mod gguf;
 mod log;
 mod system;
 mod weights;
 
 pub(crate) use context::{Context, ContextOptions, Failure};
+pub(crate) use exit::leave;
 pub(crate) use gguf::{Gguf, quantize};
 pub(crate) use system::{Device, backends, devices, system_info};
 pub(crate) use weights::{Load, Weights};

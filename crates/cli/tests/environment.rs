@@ -1,4 +1,5 @@
-//! How the program sees to it that its threads do not spin in vain: it starts itself again with libgomp told so, and nobody notices.
+//! How the program sees to it that its threads do not spin in vain and freed memory goes back: it starts itself again with the
+//! libraries told so, and nobody notices.
 
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -12,7 +13,10 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_sled");
 /// A command without what a user may have set.
 fn sled(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").args(args);
+    for name in ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "GLIBC_TUNABLES"] {
+        command.env_remove(name);
+    }
+    command.args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -35,10 +39,10 @@ impl Agent {
         String::from_utf8(std::fs::read(format!("/proc/{}/{file}", self.0.id())).unwrap()).unwrap()
     }
 
-    /// What its environment says of threads.
-    fn settings(&self) -> Vec<String> {
+    /// What its environment says of threads, or of memory: the variables with one of these beginnings.
+    fn settings(&self, beginnings: &[&str]) -> Vec<String> {
         let environment = self.look("environ");
-        let about = |entry: &&str| entry.starts_with("GOMP_") || entry.starts_with("OMP_");
+        let about = |entry: &&str| beginnings.iter().any(|beginning| entry.starts_with(beginning));
         environment.split('\0').filter(about).map(str::to_owned).collect()
     }
 }
@@ -52,9 +56,23 @@ impl Drop for Agent {
 
 #[test]
 fn threads_spin_briefly_unless_the_user_says_otherwise() {
-    assert_eq!(Agent::start(&[]).settings(), ["GOMP_SPINCOUNT=1000"]);
-    assert_eq!(Agent::start(&[("GOMP_SPINCOUNT", "7")]).settings(), ["GOMP_SPINCOUNT=7"]);
-    assert_eq!(Agent::start(&[("OMP_WAIT_POLICY", "active")]).settings(), ["OMP_WAIT_POLICY=active"]);
+    let settings = |variables| Agent::start(variables).settings(&["GOMP_", "OMP_"]);
+    assert_eq!(settings(&[]), ["GOMP_SPINCOUNT=1000"]);
+    assert_eq!(settings(&[("GOMP_SPINCOUNT", "7")]), ["GOMP_SPINCOUNT=7"]);
+    assert_eq!(settings(&[("OMP_WAIT_POLICY", "active")]), ["OMP_WAIT_POLICY=active"]);
+}
+
+#[test]
+fn freed_memory_goes_back_unless_the_user_says_otherwise() {
+    let settings = |variables| {
+        let mut settings = Agent::start(variables).settings(&["MALLOC_", "GLIBC_"]);
+        settings.sort();
+        settings
+    };
+    let thresholds = ["MALLOC_MMAP_THRESHOLD_=131072", "MALLOC_TRIM_THRESHOLD_=131072"];
+    assert_eq!(settings(&[]), [&["MALLOC_ARENA_MAX=2"][..], &thresholds].concat());
+    assert_eq!(settings(&[("MALLOC_ARENA_MAX", "7")]), [&["MALLOC_ARENA_MAX=7"][..], &thresholds].concat());
+    assert_eq!(settings(&[("GLIBC_TUNABLES", "")]), ["GLIBC_TUNABLES="]);
 }
 
 #[test]
