@@ -34,3 +34,18 @@ fn sessions_do_no_harm_to_a_server() {
 fn a_server_does_no_harm_to_a_device() {
     replay("device", sled_fuzz::device);
 }
+
+#[test]
+fn grammars_do_no_harm() {
+    replay("grammar", sled_fuzz::grammar);
+}
+
+#[test]
+fn chat_templates_do_no_harm() {
+    replay("template", sled_fuzz::template);
+}
+
+#[test]
+fn headers_do_no_harm() {
+    replay("header", sled_fuzz::header);
+}
