@@ -156,7 +156,7 @@ fn repeat(job: &Job, until: usize) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_asks_again_and_again_and_reads_nothing_is_closed_and_fills_no_memory() {
+async fn whoever_asks_again_and_again_and_reads_nothing_fills_no_memory() {
     let server = serve(synthetic(8), Settings::default()).await;
     let job = long_job(200);
     let end = job.prompt.len() + 200;
@@ -191,16 +191,16 @@ async fn whoever_asks_again_and_again_and_reads_nothing_is_closed_and_fills_no_m
         })
         .collect();
     check_healthy(&server).await;
-    until_sessions(server.grpc, 0).await;
+    for asking in asking {
+        asking.await.unwrap();
+    }
+    check_healthy(&server).await;
+    // Of answers that tell again what was told, the newest waits, beside those that the connection holds already.
     let grown = resident().saturating_sub(before);
     assert!(grown < 100, "{grown} MiB");
-    for mut raw in greedy {
-        let status = raw.ending().await;
-        assert_eq!(status.code(), Code::Unavailable);
-        assert!(status.message().contains("KiB of replies waited to be read, and the server closed"), "{status}");
-    }
-    asking.iter().for_each(tokio::task::JoinHandle::abort);
-    check_healthy(&server).await;
+    assert_eq!(sessions(server.grpc).await, 4);
+    drop(greedy);
+    until_sessions(server.grpc, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -186,8 +186,10 @@ impl Worker {
         record.stats.opened += u64::from(opened.is_ok());
         record.stats.refused += u64::from(opened.is_err());
         drop(record);
-        // Where nobody waits for it any more, its seat is dropped and closes it.
-        let _gone = answer.send(opened);
+        // Where nobody waits for it any more, others are not to wait until its seat has said so.
+        if let Err(Ok(opened)) = answer.send(opened) {
+            self.close(opened.seat.id());
+        }
     }
 
     /// A session of `owner`. Where there is no room, an idle one gives way: of this client, if it has all that it may have, or
@@ -360,7 +362,7 @@ mod tests {
         }
         let soon = Instant::now() + Duration::from_secs(60);
         assert!(worker.listen(&mut inbox, soon));
-        assert_eq!((inbox.len(), worker.core.sessions(), permits.available_permits()), (100, 100, 100));
+        assert_eq!((inbox.len(), worker.core.sessions(), permits.available_permits()), (100, 0, 100));
         assert!(worker.listen(&mut inbox, soon));
         assert_eq!((inbox.len(), worker.core.sessions()), (0, 0));
         // It has listened for long enough: the rest is for after the next pass.

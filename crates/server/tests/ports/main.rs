@@ -123,7 +123,7 @@ async fn connections_that_say_nothing_or_never_come_to_an_end_are_hung_up_on() {
         let last = u8::try_from(2 + i % 4).unwrap();
         for (port, bytes) in [
             (server.http, b"".as_slice()),
-            (server.http, b"GET /health HTTP/1.1\r\nhost: sled\r\nx-never"),
+            (server.http, b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-never"),
             (server.grpc, b""),
             (server.grpc, &half),
         ] {
@@ -142,7 +142,7 @@ async fn headers_that_come_byte_by_byte_are_not_waited_for() {
     let server = serve(LIMITS).await;
     let mut attack = JoinSet::new();
     for i in 0..100 {
-        let mut stream = raw::say(server.http, 2, b"GET /health HTTP/1.1\r\nhost: sled\r\nx-a: ").await;
+        let mut stream = raw::say(server.http, 2, b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-a: ").await;
         attack.spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(20 + i % 7));
             let mut answer = [0; 64];
@@ -168,7 +168,7 @@ async fn a_client_that_asks_and_never_reads_is_hung_up_on() {
         let mut stream = raw::connect(server.http, 2).await;
         attack.spawn(async move {
             // It asks until nothing more is taken, and then waits to be hung up on.
-            let question = b"GET /openapi.json HTTP/1.1\r\nhost: sled\r\n\r\n".repeat(64);
+            let question = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(64);
             while stream.write_all(&question).await.is_ok() {}
         });
     }
@@ -178,9 +178,9 @@ async fn a_client_that_asks_and_never_reads_is_hung_up_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_ends_and_one_with_a_request_under_way_does_not() {
     let server = serve(LIMITS).await;
-    let question = b"GET /health HTTP/1.1\r\nhost: sled\r\n\r\n";
+    let question = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut idle = raw::say(server.http, 2, question).await;
-    let mut watching = raw::say(server.http, 2, b"GET /events HTTP/1.1\r\nhost: sled\r\n\r\n").await;
+    let mut watching = raw::say(server.http, 2, b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let said = raw::until_it_hangs_up(&mut idle).await;
     assert!(said.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&said));
     // It outlives another that began later and was idle as long.
@@ -238,7 +238,7 @@ async fn floods_of_headers_are_refused() {
     let many: String = (0..200).map(|i| format!("x-{i}: 1\r\n")).collect();
     let long = format!("x-a: {}\r\n", "a".repeat(1 << 20));
     for headers in [many, long] {
-        let request = format!("GET /health HTTP/1.1\r\nhost: sled\r\n{headers}\r\n");
+        let request = format!("GET /health HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         let said = raw::until_it_hangs_up(&mut raw::say(server.http, 2, request.as_bytes()).await).await;
         assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&said));
     }
