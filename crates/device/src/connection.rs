@@ -80,8 +80,8 @@ impl Connection {
     pub(crate) fn ended(&mut self) -> Option<PlainText> {
         loop {
             match self.receive().now_or_never()? {
-                Incoming::Ended(reason) => return Some(reason),
-                _ => {}
+                Incoming::Ended(reason) | Incoming::Busy(reason, _) => return Some(reason),
+                Incoming::Reply(_) => {}
             }
         }
     }
