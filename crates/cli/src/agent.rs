@@ -30,13 +30,14 @@ pub async fn agent(args: AgentArgs) -> anyhow::Result<()> {
     ports::raise_open_files();
     let settings = api_settings(args.api_key.clone(), args.cors.clone(), &args.listen);
     let http = Http::bind(SocketAddr::new(args.host, args.port), settings).await?;
+    let mut told = std::pin::pin!(ports::told_to_end());
     let (agent, introduction) = tokio::select! {
         agent = start(&args) => agent?,
-        () = ports::told_to_end() => return Ok(()),
+        () = &mut told => return Ok(()),
     };
     http.open(&agent)?;
     show::announce(&format!("listening on http://{}; {introduction}", http.address()));
-    ports::told_to_end().await;
+    told.await;
     http.close(&agent, args.listen.grace).await;
     Ok(())
 }

@@ -13,29 +13,59 @@ pub fn raise_open_files() {
     }
 }
 
-/// Resolves at the first SIGINT or SIGTERM. At the second the process ends, whatever it is doing.
-pub async fn told_to_end() {
+/// Listens for SIGINT and SIGTERM from now on. What is returned resolves at the first; at the second the process ends, whatever it
+/// is doing.
+pub fn told_to_end() -> impl Future<Output = ()> + Send {
     let (tell, told) = tokio::sync::oneshot::channel();
+    let mut signals = Signals::listen();
     tokio::spawn(async move {
-        interrupted().await;
+        signals.next().await;
         let _gone = tell.send(());
-        interrupted().await;
+        signals.next().await;
         sled_model::llama::leave(0);
     });
-    let _told = told.await;
+    async {
+        let _told = told.await;
+    }
 }
 
-async fn interrupted() {
-    #[cfg(unix)]
-    {
+/// The signals that tell a process to end.
+#[cfg(unix)]
+struct Signals([Option<tokio::signal::unix::Signal>; 2]);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
+        Self([SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok()))
+    }
+
+    async fn next(&mut self) {
+        async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+            match signal {
+                Some(signal) => drop(signal.recv().await),
+                None => std::future::pending().await,
             }
-            return;
+        }
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            () = received(interrupt) => {}
+            () = received(terminate) => {}
         }
     }
-    let _interrupted = tokio::signal::ctrl_c().await;
+}
+
+/// Where there are no signals: Ctrl-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        let _interrupted = tokio::signal::ctrl_c().await;
+    }
 }

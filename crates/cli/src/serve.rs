@@ -22,11 +22,13 @@ pub const ROWS: u32 = 512;
 pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     ports::raise_open_files();
     let server = start(&args).await?;
+    // Whoever reads that it listens may tell it to end.
+    let told = ports::told_to_end();
     announce(&format!("listening on http://{}", server.address()?));
     if let Some(address) = server.http_address() {
         announce(&format!("API and dashboard on http://{address}"));
     }
-    let stats = server.run(ports::told_to_end()).await?;
+    let stats = server.run(told).await?;
     eprintln!("{}", summary(&stats));
     Ok(())
 }
