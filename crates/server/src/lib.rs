@@ -193,7 +193,7 @@ impl Server {
     /// Serves `http` too, from now on.
     ///
     /// # Errors
-    /// If the model's chat template is not valid.
+    /// If the vocabulary cannot be used to tokenise.
     pub fn serve_http(&mut self, http: Http, front: Front) -> Result<(), Error> {
         let facts = ServerFacts {
             model: self.identity.model.clone(),
