@@ -10,7 +10,7 @@ pub use sled_core::sampler::Logprobs;
 use sled_core::sampler::SamplingParams;
 use sled_core::{Position, Token};
 use sled_model::grammar::Compiler;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 use tokio::sync::mpsc;
 
 /// Something that continues texts: a device, or a server.

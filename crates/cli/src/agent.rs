@@ -1,15 +1,14 @@
 //! `sled device`: the agent that runs on a device and answers the apps on it.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use sled_api::backend::DrafterCard;
 use sled_core::device::Resilience;
 use sled_core::names::for_terminal;
 use sled_device::agent::{Agent, AgentOptions, Drafter, Http, Target};
-use sled_device::{Error, SharedDrafter};
-use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
+use sled_device::{Error, SharedDrafter, Vocabularies};
+use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 use crate::args::AgentArgs;
 use crate::device::{self, DRAFT_ROWS};
@@ -56,7 +55,7 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
         model.is_some() || !servers.is_empty(),
         Usage("without a server there must be a model to answer with; name one with --draft".to_owned())
     );
-    let vocabularies = device::vocabulary_folder()?;
+    let vocabularies = device::vocabularies()?;
     let card = (name != "none").then(|| DrafterCard {
         name: models::api_name(name),
         description: model.as_ref().map_or_else(|| name.to_owned(), |model| model.description().to_string()),
@@ -109,7 +108,7 @@ fn servers(args: &AgentArgs) -> anyhow::Result<Vec<String>> {
 /// for a server.
 async fn target(
     servers: &[String],
-    vocabularies: &Path,
+    vocabularies: &Vocabularies,
     drafter: Option<(&LlamaModel, DrafterCard)>,
 ) -> anyhow::Result<Target> {
     let model = drafter.as_ref().map(|(model, _)| *model);

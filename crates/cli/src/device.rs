@@ -6,12 +6,13 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Link, Session, SessionOptions, Vocabularies};
+use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, load_vocabulary};
 use sled_model::chat::{Extras, Message};
 use sled_model::drafter::ModelDrafter;
-use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
 use sled_model::prompt::ChatPrompts;
+use sled_model::vocabulary::Vocab;
 use sled_model::workers::Workers;
 
 use crate::args::DeviceArgs;
@@ -63,7 +64,7 @@ pub struct Connected {
 pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
     check_servers(&args.server)?;
     let link = Link::connect_any(&args.server).await?;
-    let vocab = obtain_vocabulary(&link, &vocabulary_folder()?).await?;
+    let vocab = vocabularies()?.obtain(&link).await?;
     let mut vocabulary_fingerprint = vocab.fingerprint();
     let drafter: Option<(Drafts, Policy)> = match args.draft.as_str() {
         "none" => None,
@@ -141,11 +142,12 @@ pub fn check_room(prompt_len: usize, context: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where vocabularies are kept.
-pub fn vocabulary_folder() -> anyhow::Result<PathBuf> {
+/// The vocabularies that were sent by servers.
+pub fn vocabularies() -> anyhow::Result<Vocabularies> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    Ok(cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?.join("sled").join("vocabularies"))
+    let cache = cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?;
+    Ok(Vocabularies::new(cache.join("sled").join("vocabularies"), load_vocabulary))
 }
 
 /// What this machine is called.

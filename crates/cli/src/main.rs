@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     };
     if computes {
         // An engine that was told to stop in the middle of a pass is not waited for.
-        sled_model::llama::leave(status);
+        sled_llama::leave(status);
     }
     ExitCode::from(status)
 }

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use sled_llama::requantize;
 use sled_model::catalog::{self, ModelRef, Progress, Store};
-use sled_model::llama::requantize;
 
 use crate::Usage;
 use crate::args::{ConvertArgs, ListArgs, PullArgs};

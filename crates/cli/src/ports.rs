@@ -22,7 +22,7 @@ pub fn told_to_end() -> impl Future<Output = ()> + Send {
         signals.next().await;
         let _gone = tell.send(());
         signals.next().await;
-        sled_model::llama::leave(0);
+        sled_llama::leave(0);
     });
     async {
         let _told = told.await;

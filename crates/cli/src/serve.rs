@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sled_llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
 use sled_model::Model;
 use sled_model::grammar::Compiler;
-use sled_model::llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
 use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sled_core::device::{Provenance, Stats};
 use sled_core::names::for_terminal;
 use sled_core::text::TextStream;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 
 /// Says on stdout where a process that stays can be reached. Whoever started it may have stopped listening, which is no reason to
 /// stop.

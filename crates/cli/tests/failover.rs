@@ -12,8 +12,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use sled_core::Token;
 use sled_core::sampler::{Sampler, SamplingParams};
+use sled_llama::{LlamaModel, LoadOptions};
 use sled_model::Model;
-use sled_model::llama::{LlamaModel, LoadOptions};
 use sled_model::reference;
 use support::{NEAR_TIE_F32, Server, assert_near_ties, engine, file, smollm2_f32};
 

@@ -15,14 +15,15 @@ use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Grammar, Sampler, SamplingParams};
-use sled_device::{Drafts, Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Link, Session, SessionOptions, Vocabularies};
+use sled_llama::{LlamaModel, LoadOptions, load_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::drafter::{Drafter, ModelDrafter};
 use sled_model::grammar::Compiler;
-use sled_model::llama::{LlamaModel, LoadOptions, Vocab};
 use sled_model::ngram::NgramDrafter;
 use sled_model::reference;
+use sled_model::vocabulary::Vocab;
 use support::{NEAR_TIE_F32, Server, assert_near_ties, engine, file, smollm2_f32};
 
 const PROMPTS: [&str; 10] = [
@@ -207,7 +208,8 @@ async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() 
     let server = Server::start(&path, &["-c", "64", "-np", "2"]);
     let cache = tempfile::tempdir().unwrap();
     let link = Link::connect(&server.url).await.unwrap();
-    let sent = obtain_vocabulary(&link, cache.path()).await.unwrap();
+    let vocabularies = Vocabularies::new(cache.path().to_owned(), load_vocabulary);
+    let sent = vocabularies.obtain(&link).await.unwrap();
     let own = LlamaModel::load(&path, &LoadOptions::default()).unwrap().vocab();
     assert_eq!(sent.fingerprint(), own.fingerprint());
     assert_eq!(sent.chat_template(), own.chat_template());
@@ -215,7 +217,7 @@ async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() 
     assert_eq!(sent.tokenize(text, true, true).unwrap(), own.tokenize(text, true, true).unwrap());
     // The second time it comes from the folder, even when the server is gone.
     drop(server);
-    obtain_vocabulary(&link, cache.path()).await.unwrap();
+    vocabularies.obtain(&link).await.unwrap();
 }
 
 #[test]

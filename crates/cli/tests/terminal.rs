@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::process::Stdio;
 
 use sled_core::names::Fingerprint;
-use sled_model::llama::Vocab;
+use sled_llama::load_vocabulary;
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_server::{Identity, Settings};
 use sled_wire::{Bounds, VocabularyFile, pb};
@@ -158,7 +158,7 @@ async fn tokens_are_shown_without_their_commands_and_piped_as_they_are() {
         name: "evil".to_owned(),
         model: "evil".to_owned(),
         model_fingerprint: Fingerprint::new(1),
-        vocabulary_fingerprint: Vocab::load(kept.path()).unwrap().fingerprint(),
+        vocabulary_fingerprint: load_vocabulary(kept.path()).unwrap().fingerprint(),
         vocabulary: file.into(),
         end_of_generation: vec![0],
     };

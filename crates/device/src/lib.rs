@@ -1,7 +1,7 @@
 //! The device: an async shell around the core's device side.
 //!
-//! `remedy` decides what a failure means, `race` asks several servers at once, `link` reaches a server, `connection` is an open stream to it, `vocabulary` makes sure that text means the same on both
-//! sides, `drafting` is the thread that the drafter runs on, for one session or for many, `session` carries out what the core's
+//! `remedy` decides what a failure means, `race` asks several servers at once, `link` reaches a server, `connection` is an open
+//! stream to it, `vocabulary` makes sure that text means the same on both sides, `drafting` is the thread that the drafter runs on, for one session or for many, `session` carries out what the core's
 //! [`Device`](sled_core::device::Device) decides, and `agent` answers many requests in sessions that it keeps.
 
 pub mod agent;
@@ -20,4 +20,4 @@ pub use drafting::{Drafts, SharedDrafter};
 pub use error::Error;
 pub use link::Link;
 pub use session::{Generation, Progress, Session, SessionOptions};
-pub use vocabulary::{download_vocabulary, obtain_vocabulary};
+pub use vocabulary::{ReadVocabulary, Vocabularies, download_vocabulary};

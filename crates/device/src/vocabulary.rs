@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use sled_core::names::Fingerprint;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 use sled_wire::{Checksum, VocabularyPieces, pb};
 
 use crate::{Error, Link};
@@ -25,24 +25,109 @@ const UNFINISHED: &str = ".tmp";
 /// To write a file takes seconds: an unfinished one of this age was left by a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// The vocabulary of the server's target: from `folder` if it is there, else from the server, and kept in `folder`.
-///
-/// # Errors
-/// If the server does not send it, sends another, or it cannot be written or read.
-pub async fn obtain_vocabulary(link: &Link, folder: &Path) -> Result<Vocab, Error> {
-    let announced = link.description().vocabulary_fingerprint;
-    let checksum = link.description().vocabulary_file.checksum;
-    let kept = folder.to_owned();
-    let look = move || {
-        clean(&kept);
-        kept_vocabulary(&kept, checksum, announced)
-    };
-    if let Some(vocab) = aside(look).await? {
-        return Ok(vocab);
+/// Reads a file with a vocabulary.
+pub type ReadVocabulary = fn(&Path) -> Result<Vocab, sled_model::Error>;
+
+/// Where vocabularies are kept, and how a file with one is read.
+#[derive(Clone, Debug)]
+pub struct Vocabularies {
+    folder: PathBuf,
+    read: ReadVocabulary,
+}
+
+impl Vocabularies {
+    /// Those in `folder`, which need not exist yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, read: ReadVocabulary) -> Self {
+        Self { folder, read }
     }
-    let file = download_vocabulary(link).await?;
-    let folder = folder.to_owned();
-    aside(move || keep(&folder, checksum, announced, &file)).await?
+
+    /// The vocabulary of the server's target: from the folder if it is there, else from the server, and kept in the folder.
+    ///
+    /// # Errors
+    /// If the server does not send it, sends another, or it cannot be written or read.
+    pub async fn obtain(&self, link: &Link) -> Result<Vocab, Error> {
+        let announced = link.description().vocabulary_fingerprint;
+        let checksum = link.description().vocabulary_file.checksum;
+        let all = self.clone();
+        let look = move || {
+            all.clean();
+            all.kept(checksum, announced)
+        };
+        if let Some(vocab) = aside(look).await? {
+            return Ok(vocab);
+        }
+        let file = download_vocabulary(link).await?;
+        let all = self.clone();
+        aside(move || all.keep(checksum, announced, &file)).await?
+    }
+
+    /// The vocabulary with this fingerprint, from the file with this checksum, if that is in the folder.
+    #[must_use]
+    pub fn kept(&self, checksum: Checksum, fingerprint: Fingerprint) -> Option<Vocab> {
+        let path = self.path(checksum);
+        let whole = std::fs::read(&path).is_ok_and(|file| Checksum::of(&file) == checksum);
+        (self.read)(&path).ok().filter(|vocab| whole && vocab.fingerprint() == fingerprint)
+    }
+
+    /// Reads the file called `name` in the folder.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_beside(&self, name: &str) -> std::io::Result<String> {
+        std::fs::read_to_string(self.folder.join(name))
+    }
+
+    /// Writes a file called `name` to the folder, whole or not at all, which must be there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_beside(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
+        let mut unfinished = self.unfinished()?;
+        unfinished.write_all(content)?;
+        unfinished.persist(self.folder.join(name))?;
+        Ok(())
+    }
+
+    /// Writes `file`, which has this checksum, to the folder, and reads the vocabulary in it.
+    fn keep(&self, checksum: Checksum, announced: Fingerprint, file: &[u8]) -> Result<Vocab, Error> {
+        let path = self.path(checksum);
+        let failed = |source: std::io::Error| Error::VocabularyFile { path: path.clone(), source };
+        std::fs::create_dir_all(&self.folder).map_err(failed)?;
+        let mut unfinished = self.unfinished().map_err(failed)?;
+        unfinished.write_all(file).and_then(|()| unfinished.as_file().sync_all()).map_err(failed)?;
+        let vocab = (self.read)(unfinished.path())?;
+        let sent = vocab.fingerprint();
+        if sent != announced {
+            return Err(Error::VocabularyMismatch { announced, sent });
+        }
+        unfinished.persist(&path).map_err(|error| failed(error.error))?;
+        Ok(vocab)
+    }
+
+    /// A file that is to get another name when it is complete, and is gone if it never is.
+    fn unfinished(&self) -> std::io::Result<tempfile::NamedTempFile> {
+        tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)
+    }
+
+    /// Removes what processes left in the folder that were killed.
+    fn clean(&self) {
+        let now = SystemTime::now();
+        let is_abandoned = |entry: &std::fs::DirEntry| {
+            let unfinished = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED));
+            let written = || entry.metadata().ok().filter(std::fs::Metadata::is_file)?.modified().ok();
+            let age = || written().and_then(|written| now.duration_since(written).ok());
+            unfinished && age().is_some_and(|age| age > ABANDONED)
+        };
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten().filter(is_abandoned) {
+            // Another process may have done it.
+            let _gone = std::fs::remove_file(entry.path());
+        }
+    }
+
+    fn path(&self, checksum: Checksum) -> PathBuf {
+        self.folder.join(format!("{checksum}.gguf"))
+    }
 }
 
 /// The file with the vocabulary of the server's target, as the server announced it.
@@ -64,52 +149,6 @@ pub async fn download_vocabulary(link: &Link) -> Result<Vec<u8>, Error> {
             None => return Ok(pieces.finish()?),
         }
     }
-}
-
-/// The vocabulary with this fingerprint, from the file with this checksum, if that is in `folder`.
-pub(crate) fn kept_vocabulary(folder: &Path, checksum: Checksum, fingerprint: Fingerprint) -> Option<Vocab> {
-    let path = path(folder, checksum);
-    let whole = std::fs::read(&path).is_ok_and(|file| Checksum::of(&file) == checksum);
-    Vocab::load(&path).ok().filter(|vocab| whole && vocab.fingerprint() == fingerprint)
-}
-
-/// Writes `file`, which has this checksum, to `folder`, and reads the vocabulary in it.
-fn keep(folder: &Path, checksum: Checksum, announced: Fingerprint, file: &[u8]) -> Result<Vocab, Error> {
-    let path = path(folder, checksum);
-    let failed = |source: std::io::Error| Error::VocabularyFile { path: path.clone(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let mut unfinished = unfinished(folder).map_err(failed)?;
-    unfinished.write_all(file).and_then(|()| unfinished.as_file().sync_all()).map_err(failed)?;
-    let vocab = Vocab::load(unfinished.path())?;
-    let sent = vocab.fingerprint();
-    if sent != announced {
-        return Err(Error::VocabularyMismatch { announced, sent });
-    }
-    unfinished.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(vocab)
-}
-
-/// A file in `folder` that is to get another name when it is complete, and is gone if it never is.
-pub(crate) fn unfinished(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)
-}
-
-/// Removes what processes left in `folder` that were killed.
-fn clean(folder: &Path) {
-    let now = SystemTime::now();
-    let is_abandoned = |entry: &std::fs::DirEntry| {
-        let unfinished = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED));
-        let written = || entry.metadata().ok().filter(std::fs::Metadata::is_file)?.modified().ok();
-        unfinished && written().and_then(|written| now.duration_since(written).ok()).is_some_and(|age| age > ABANDONED)
-    };
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().filter(is_abandoned) {
-        // Another process may have done it.
-        let _gone = std::fs::remove_file(entry.path());
-    }
-}
-
-fn path(folder: &Path, checksum: Checksum) -> PathBuf {
-    folder.join(format!("{checksum}.gguf"))
 }
 
 /// Does what takes a while on a thread where nobody waits for it.

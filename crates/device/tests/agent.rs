@@ -290,8 +290,8 @@ async fn without_a_server_it_answers_alone_and_is_connected_when_one_comes() {
     let folder = tempfile::tempdir().unwrap();
     let address = std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap();
     let options = options(model(), &[address], folder.path());
-    assert!(Target::from_server(&options.servers, folder.path()).await.is_err());
-    assert!(Target::remembered(&options.servers, folder.path()).is_none(), "it was never met");
+    assert!(Target::from_server(&options.servers, &options.vocabularies).await.is_err());
+    assert!(Target::remembered(&options.servers, &options.vocabularies).is_none(), "it was never met");
     let agent = Agent::start(Target::from_drafter(drafter_card(), vocabulary::vocab(), CONTEXT), options);
     let prompt = prompt(7, 30);
     let answer = ask(&agent, &prompt, Mode::Sled).await;
@@ -312,7 +312,7 @@ async fn without_a_server_it_answers_alone_and_is_connected_when_one_comes() {
     let servers = [address.to_string()];
     let remembered = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
-            if let Some(target) = Target::remembered(&servers, folder.path()) {
+            if let Some(target) = Target::remembered(&servers, &vocabulary::kept_in(folder.path())) {
                 break target;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -63,7 +63,7 @@ async fn a_server_that_stops_does_not_end_what_a_device_is_asked() {
         let address = Stub::Refuses(status).serve().await;
         let folder = tempfile::tempdir().unwrap();
         let options = agent_options(model(), &[address], folder.path());
-        let target = Target::from_server(&options.servers, folder.path()).await.unwrap();
+        let target = Target::from_server(&options.servers, &options.vocabularies).await.unwrap();
         let agent = Agent::start(target, options);
         let answer = ask(&agent, &prompt(7, 30), Mode::Sled).await;
         assert_eq!((answer.tokens.len(), answer.provisional()), (30, 30));
@@ -75,7 +75,7 @@ async fn a_request_in_the_middle_of_a_restart_is_answered() {
     let server = slow().await;
     let folder = tempfile::tempdir().unwrap();
     let options = agent_options(model(), &[server.address], folder.path());
-    let agent = Agent::start(Target::from_server(&options.servers, folder.path()).await.unwrap(), options);
+    let agent = Agent::start(Target::from_server(&options.servers, &options.vocabularies).await.unwrap(), options);
     // Sessions that the server has to take leave of.
     let under_way: Vec<_> = (0..4).map(|_| agent.start(job(&prompt(7, 150), Mode::Sled)).unwrap()).collect();
     server.stop.send(()).unwrap();

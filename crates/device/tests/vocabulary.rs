@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use sled_core::names::Fingerprint;
 use sled_device::agent::Target;
-use sled_device::{Error, Link, obtain_vocabulary};
+use sled_device::{Error, Link};
 use sled_wire::{Bounds, VocabularyFile, WireError, pb};
 use support::{CONTEXT, MODEL, VOCAB, vocabulary};
 use tokio_stream::{Stream, StreamExt};
@@ -133,7 +133,7 @@ impl Home {
 
 async fn obtain(address: &str, home: &Home) -> Result<Fingerprint, Error> {
     let link = Link::connect(address).await?;
-    obtain_vocabulary(&link, &home.folder).await.map(|vocab| vocab.fingerprint())
+    vocabulary::kept_in(&home.folder).obtain(&link).await.map(|vocab| vocab.fingerprint())
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn a_fingerprint_that_is_a_path_is_refused_and_nothing_is_written() {
                 _ => liar.description.vocabulary_fingerprint = name.to_owned(),
             }
             let servers = [liar.serve().await];
-            let refusal = Target::from_server(&servers, &home.folder).await.err();
+            let refusal = Target::from_server(&servers, &vocabulary::kept_in(&home.folder)).await.err();
             assert!(matches!(refusal, Some(Error::Wire(WireError::WrongFingerprint { .. }))), "{name}: {refusal:?}");
             assert_eq!(home.files(), Vec::<PathBuf>::new(), "{name}");
             assert_eq!(liar.asked.load(Ordering::SeqCst), 0);
@@ -217,7 +217,8 @@ async fn nothing_is_written_before_all_is_there() {
     let liar = Liar::new(VocabularyFile::of(&file), Sending::Stopping(half));
     let link = Link::connect(&liar.serve().await).await.unwrap();
     let home = Home::new();
-    let obtaining = obtain_vocabulary(&link, &home.folder);
+    let vocabularies = vocabulary::kept_in(&home.folder);
+    let obtaining = vocabularies.obtain(&link);
     // As if its user had lost patience.
     assert!(tokio::time::timeout(Duration::from_millis(300), obtaining).await.is_err());
     assert_eq!(liar.asked.load(Ordering::SeqCst), 1);
@@ -264,18 +265,21 @@ async fn what_is_remembered_is_checked_when_it_is_read() {
     let liar = Liar::new(VocabularyFile::of(&file), Sending::All(file));
     let servers = [liar.serve().await, "http://other:7600".to_owned()];
     let home = Home::new();
-    let target = Target::from_server(&servers, &home.folder).await.unwrap();
+    let target = Target::from_server(&servers, &vocabulary::kept_in(&home.folder)).await.unwrap();
     assert_eq!(target.model_fingerprint, Some(MODEL));
     let list = home.folder.join("servers.json");
     let good = fs::read_to_string(&list).unwrap();
-    assert_eq!(Target::remembered(&servers, &home.folder).unwrap().model_fingerprint, Some(MODEL));
+    assert_eq!(
+        Target::remembered(&servers, &vocabulary::kept_in(&home.folder)).unwrap().model_fingerprint,
+        Some(MODEL)
+    );
     for bad in ["../../stolen/../xx", "0123456789ABCDEF"] {
         fs::write(&list, good.replace(&MODEL.to_string(), bad)).unwrap();
-        assert!(Target::remembered(&servers, &home.folder).is_none(), "{bad}");
+        assert!(Target::remembered(&servers, &vocabulary::kept_in(&home.folder)).is_none(), "{bad}");
     }
     // What is wrong with one server is not held against another.
     let mut both: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&good).unwrap();
     both.insert("http://aaa:7600".to_owned(), serde_json::json!({"model_fingerprint": "../x"}));
     fs::write(&list, serde_json::to_string(&both).unwrap()).unwrap();
-    assert!(Target::remembered(&servers, &home.folder).is_some());
+    assert!(Target::remembered(&servers, &vocabulary::kept_in(&home.folder)).is_some());
 }

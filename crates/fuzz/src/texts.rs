@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use sled_core::sampler::Grammar;
+use sled_llama::load_vocabulary;
 use sled_model::chat::{ChatTemplate, Message};
 use sled_model::grammar::Compiler;
-use sled_model::llama::Vocab;
 use sled_model::workers::Workers;
 
 /// Compiles the text in `data` as a grammar of the kind that its first byte says.
@@ -53,7 +53,7 @@ pub fn header(data: &[u8]) {
     let folder = tempfile::tempdir().expect("there is a folder for temporary files");
     let path = folder.path().join("fuzzed.gguf");
     std::fs::write(&path, data).expect("a file can be written");
-    if let Ok(vocab) = Vocab::load(&path) {
+    if let Ok(vocab) = load_vocabulary(&path) {
         let _tokens = vocab.tokenize("The <|im_end|> fox \u{e9}\u{1f98a}\n\n  12", true, true);
         let _template = ChatTemplate::of(&vocab);
     }

@@ -1,27 +1,21 @@
-//! What computes logits: the engine trait, llama.cpp behind it, a synthetic model, drafters, and where models come from.
+//! What computes logits: the engine trait, a synthetic model, drafters; vocabularies and what is made of them; and where models come
+//! from.
 
 pub mod catalog;
 pub mod chat;
 pub mod drafter;
 pub mod error;
 pub mod grammar;
-pub mod llama;
 pub mod ngram;
 pub mod prompt;
 mod pulse;
 pub mod reference;
 pub mod synthetic;
+pub mod vocabulary;
 pub mod workers;
 
 pub use error::Error;
 pub use pulse::Pulse;
-
-#[cfg(test)]
-extern crate self as sled_model;
-#[cfg(test)]
-#[path = "../../api/tests/support/vocabulary.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
-mod vocabulary;
 
 use sled_core::step::{CacheOp, Row};
 

@@ -9,7 +9,7 @@ use sled_core::Token;
 
 use crate::Error;
 use crate::chat::{ChatTemplate, Extras};
-use crate::llama::Vocab;
+use crate::vocabulary::Vocab;
 
 /// A vocabulary's chat template, and how its prompts become tokens.
 #[derive(Debug)]

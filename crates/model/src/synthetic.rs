@@ -4,11 +4,15 @@
 //! It makes the law testable by exact equality, by the thousand: it is deterministic, indifferent to batching, and as
 //! strict as a real engine.
 
+mod vocabulary;
+
 use std::sync::Arc;
 
 use sled_core::Token;
 use sled_core::sampler::{Context, Draft, Sampler};
 use sled_core::step::{CacheOp, Row};
+
+pub use vocabulary::{SyntheticToken, SyntheticVocab};
 
 use crate::drafter::Drafter;
 use crate::{Error, Limits, Model};

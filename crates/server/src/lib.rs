@@ -37,7 +37,7 @@ use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::grammar::Compiler;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 use sled_model::workers::{Caller, Workers};
 use sled_model::{Limits, Model};
 use sled_wire::{Bounds, SledServer};

@@ -19,7 +19,7 @@ use sled_core::Token;
 use sled_core::device::{FinishReason, Provenance, Stats};
 use sled_core::message::Load;
 use sled_model::grammar::Compiler;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 

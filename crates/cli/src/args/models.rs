@@ -1,7 +1,7 @@
 //! What the commands are told that fetch, list and copy models.
 
 use clap::Args;
-use sled_model::llama::Precision;
+use sled_llama::Precision;
 
 #[derive(Debug, Args)]
 pub struct PullArgs {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sled_core::server::{Assist, Batching};
-use sled_model::llama::CacheType;
+use sled_llama::CacheType;
 use sled_server::SharePrefixes;
 
 use super::{ListenArgs, rate};

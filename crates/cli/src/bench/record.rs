@@ -2,9 +2,9 @@
 
 use sled_core::Token;
 use sled_core::sampler::{self, Sampler, SamplingParams};
+use sled_llama::LlamaEngine;
 use sled_model::chat::Message;
 use sled_model::drafter::ModelDrafter;
-use sled_model::llama::LlamaEngine;
 use sled_sim::recording::{Output, Proposal, Recording};
 
 use super::{Prompt, bar, prompts, write_text};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use sled_core::sampler::{Sampler, SamplingParams};
+use sled_llama::{CacheType, Footprint, LlamaModel, load_vocabulary};
 use sled_model::drafter::Drafter as Drafts;
-use sled_model::llama::{CacheType, Footprint, LlamaModel, Vocab};
 use sled_model::ngram::NgramDrafter;
 
 use super::facts::{DraftModel, Drafter, Found};
@@ -27,8 +27,9 @@ pub fn choose(args: &DoctorArgs, server: Option<&Found>) -> String {
         let Some(server) = server else { return Some(footprint.bytes) };
         // The target is no drafter for itself.
         let is_other = footprint.fingerprint.to_string() != server.model_fingerprint;
-        let speaks =
-            || Vocab::load(path).is_ok_and(|vocab| vocab.fingerprint().to_string() == server.vocabulary_fingerprint);
+        let speaks = || {
+            load_vocabulary(path).is_ok_and(|vocab| vocab.fingerprint().to_string() == server.vocabulary_fingerprint)
+        };
         (is_other && speaks()).then_some(footprint.bytes)
     };
     args.draft.clone().unwrap_or_else(|| {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use sled_llama::System;
 use sled_model::catalog::Store;
-use sled_model::llama::System;
 
 use super::facts::{Gpu, Machine};
 use crate::{device, profile};
@@ -12,7 +12,7 @@ use crate::{device, profile};
 pub fn look() -> Machine {
     let System { cpu_features, backends, gpus, available_memory } = System::read();
     let folder = Store::from_env().map(|store| store.folder).ok();
-    let gpu = |gpu: sled_model::llama::Gpu| Gpu { name: gpu.name, memory_free: gpu.free, memory: gpu.total };
+    let gpu = |gpu: sled_llama::Gpu| Gpu { name: gpu.name, memory_free: gpu.free, memory: gpu.total };
     Machine {
         cpu: profile::cpu_name(),
         architecture: std::env::consts::ARCH.to_owned(),

@@ -26,7 +26,6 @@ use std::io::IsTerminal;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use sled_device::Link;
-use sled_model::drafter::Drafter;
 
 use crate::args::DoctorArgs;
 use crate::bench::bar;
@@ -34,6 +33,7 @@ use advice::Advice;
 use checks::{Check, Mark};
 use expect::Speeds;
 use facts::{Facts, Server, Trial};
+use sled_model::drafter::Drafter;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]

@@ -1,6 +1,6 @@
 //! Looks at a model that this machine is to serve: what it takes of the memory, and what its passes take.
 
-use sled_model::llama::{CacheType, EngineOptions, Footprint, LlamaEngine, LlamaModel};
+use sled_llama::{CacheType, EngineOptions, Footprint, LlamaEngine, LlamaModel};
 
 use super::facts::{Passes, Target};
 use crate::args::DoctorArgs;

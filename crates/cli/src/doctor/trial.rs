@@ -7,7 +7,7 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Generation, Link, Session, SessionOptions, obtain_vocabulary};
+use sled_device::{Drafts, Generation, Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_wire::Totals;
 
@@ -66,7 +66,7 @@ impl Answer {
 }
 
 async fn answer(link: &Link, drafter: Option<Box<dyn Drafter>>, tokens: usize) -> anyhow::Result<Answer> {
-    let vocab = obtain_vocabulary(link, &device::vocabulary_folder()?).await?;
+    let vocab = device::vocabularies()?.obtain(link).await?;
     let context = link.description().bounds.context;
     let text = device::prompt_tokens(&vocab, PROMPT, vocab.chat_template().is_none(), context)?;
     let drafts = drafter.map(Drafts::own).transpose()?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use sled_core::sampler::{Sampler, SamplingParams};
-use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
+use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 use sled_sim::profile::{Drafter, Mark, Number, PassTime, Points, Profile, Target};
 
 use crate::args::ProfileArgs;

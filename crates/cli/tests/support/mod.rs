@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, Precision, requantize};
+use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, Precision, requantize};
 use sled_model::reference::Difference;
 
 pub fn file(variable: &str) -> PathBuf {

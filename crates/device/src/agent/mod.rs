@@ -14,7 +14,6 @@ mod places;
 mod pool;
 mod target;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +25,8 @@ use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
 use sled_model::grammar::Compiler;
-use sled_model::llama::Vocab;
 use sled_model::ngram::NgramDrafter;
+use sled_model::vocabulary::Vocab;
 use sled_model::workers::{Caller, Workers};
 use sled_wire::Bounds;
 use tokio::sync::{mpsc, watch};
@@ -35,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 pub use http::Http;
 pub use target::Target;
 
-use crate::{Counters, Drafts, Error, Link, Session, SessionOptions, SharedDrafter};
+use crate::{Counters, Drafts, Error, Link, Session, SessionOptions, SharedDrafter, Vocabularies};
 
 /// Events that may wait for a reader, before the answer waits for it too.
 const EVENTS: usize = 256;
@@ -75,7 +74,7 @@ pub struct AgentOptions {
     /// What is done when no server can be reached.
     pub resilience: Resilience,
     /// Where vocabularies are kept.
-    pub vocabularies: PathBuf,
+    pub vocabularies: Vocabularies,
     /// The most requests that are answered at once, at least one.
     pub places: usize,
     /// The most requests that wait for a place.

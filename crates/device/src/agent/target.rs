@@ -1,18 +1,15 @@
 //! What a device serves: what a server says of itself, or was last known to be; without either, the draft model makes do.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sled_api::backend::DrafterCard;
 use sled_core::names::{Fingerprint, PlainText};
 use sled_core::policy::Policy;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 use sled_wire::{Bounds, Checksum, Description};
 
-use crate::vocabulary::{kept_vocabulary, unfinished};
-use crate::{Error, Link, obtain_vocabulary};
+use crate::{Error, Link, Vocabularies};
 
 /// What is remembered of servers, in the folder of their vocabularies.
 const SERVERS: &str = "servers.json";
@@ -53,17 +50,17 @@ struct Remembered {
 }
 
 impl Target {
-    /// What the first of `servers` that answers serves. It is remembered in `folder`, with its vocabulary.
+    /// What the first of `servers` that answers serves. It is remembered beside `vocabularies`, with its own.
     ///
     /// # Errors
     /// If none answers, or its vocabulary cannot be had.
-    pub async fn from_server(servers: &[String], folder: &Path) -> Result<Self, Error> {
+    pub async fn from_server(servers: &[String], vocabularies: &Vocabularies) -> Result<Self, Error> {
         let link = Link::connect_any(servers).await?;
-        let vocab = obtain_vocabulary(&link, folder).await?;
+        let vocab = vocabularies.obtain(&link).await?;
         let description = link.description().clone();
-        if let Err(error) = remember(folder, link.address(), &description) {
+        if let Err(error) = remember(vocabularies, link.address(), &description) {
             // It is only missed when the device starts and the server does not answer.
-            tracing::warn!(%error, "what the server serves cannot be kept in {}", folder.display());
+            tracing::warn!(%error, "what the server serves cannot be kept");
         }
         let Description { name, model, model_fingerprint, bounds, .. } = description;
         Ok(Self {
@@ -88,12 +85,12 @@ impl Target {
         Err(Error::OtherVocabulary { ours, theirs, model: self.name })
     }
 
-    /// What one of `servers`, none of which answers, served when it last did; `None` if that is not in `folder`.
+    /// What one of `servers`, none of which answers, served when it last did; `None` if that is not kept.
     #[must_use]
-    pub fn remembered(servers: &[String], folder: &Path) -> Option<Self> {
-        let known = remembered(folder);
+    pub fn remembered(servers: &[String], vocabularies: &Vocabularies) -> Option<Self> {
+        let known = remembered(vocabularies);
         servers.iter().filter_map(|server| known.get(server)).find_map(|server| {
-            let vocab = kept_vocabulary(folder, server.vocabulary_sha256, server.vocabulary_fingerprint)?;
+            let vocab = vocabularies.kept(server.vocabulary_sha256, server.vocabulary_fingerprint)?;
             Some(Self {
                 name: usable(&server.name, &server.model),
                 description: server.model.to_string(),
@@ -130,8 +127,8 @@ fn usable(name: &str, description: &str) -> String {
 }
 
 /// What is remembered of each server by its address; what cannot be read is forgotten.
-fn remembered(folder: &Path) -> BTreeMap<String, Remembered> {
-    let text = std::fs::read_to_string(folder.join(SERVERS)).unwrap_or_default();
+fn remembered(vocabularies: &Vocabularies) -> BTreeMap<String, Remembered> {
+    let text = vocabularies.read_beside(SERVERS).unwrap_or_default();
     let servers: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
     let known = |(address, server)| Some((address, serde_json::from_value(server).ok()?));
     servers.into_iter().filter_map(known).collect()
@@ -154,8 +151,8 @@ mod spelt {
     }
 }
 
-fn remember(folder: &Path, address: &str, description: &Description) -> std::io::Result<()> {
-    let mut servers = remembered(folder);
+fn remember(vocabularies: &Vocabularies, address: &str, description: &Description) -> std::io::Result<()> {
+    let mut servers = remembered(vocabularies);
     let server = Remembered {
         name: description.name.clone(),
         model: description.model.clone(),
@@ -167,10 +164,7 @@ fn remember(folder: &Path, address: &str, description: &Description) -> std::io:
         max_draft: description.bounds.max_draft,
     };
     servers.insert(address.to_owned(), server);
-    let mut file = unfinished(folder)?;
-    file.write_all(serde_json::to_string_pretty(&servers)?.as_bytes())?;
-    file.persist(folder.join(SERVERS))?;
-    Ok(())
+    vocabularies.write_beside(SERVERS, serde_json::to_string_pretty(&servers)?.as_bytes())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use sled_device::agent::{Agent, AgentOptions, Drafter, Target};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_model::{Limits, Model};
 
-use super::{Running, Slow, VOCAB, config, serve_with_vocabulary};
+use super::{Running, Slow, VOCAB, config, serve_with_vocabulary, vocabulary};
 
 pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -93,7 +93,7 @@ pub fn options(drafter: Drafter, servers: &[SocketAddr], folder: &Path) -> Agent
         policy: Policy::Goodput,
         servers: servers.iter().map(ToString::to_string).collect(),
         resilience: Resilience { timeout: Duration::from_millis(300), fallback_after: 2, ..Resilience::default() },
-        vocabularies: folder.to_owned(),
+        vocabularies: vocabulary::kept_in(folder),
         places: 4,
         queue: 64,
     }
@@ -103,7 +103,7 @@ pub fn options(drafter: Drafter, servers: &[SocketAddr], folder: &Path) -> Agent
 pub async fn agent(drafter: Drafter, address: SocketAddr, places: usize, queue: usize) -> Agent {
     let folder = tempfile::tempdir().unwrap();
     let options = AgentOptions { places, queue, ..options(drafter, &[address], folder.path()) };
-    let target = Target::from_server(&options.servers, folder.path()).await.unwrap();
+    let target = Target::from_server(&options.servers, &options.vocabularies).await.unwrap();
     Agent::start(target, options)
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sled_core::Token;
 
 use crate::Error;
-use crate::llama::Vocab;
+use crate::vocabulary::Vocab;
 
 /// One message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ use sled_core::sequence::common_prefix;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use crate::Error;
-use crate::llama::Vocab;
+use crate::vocabulary::Vocab;
 
 /// How many compiled grammars are kept for the next request that has the same.
 const KEPT: usize = 16;

@@ -10,7 +10,7 @@ use sled_core::message::{Commit, Reply};
 use sled_core::sampler::Sampler;
 use sled_model::Limits;
 use sled_model::grammar::Compiler;
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Identity;

@@ -8,10 +8,11 @@ use super::meter::Meter;
 use sled_core::device::{Prompt, Stats};
 use sled_core::policy::Policy;
 use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_llama::LlamaModel;
 use sled_model::chat::Message;
 use sled_model::drafter::Drafter;
-use sled_model::llama::{LlamaModel, Vocab};
 use sled_model::ngram::NgramDrafter;
+use sled_model::vocabulary::Vocab;
 use sled_server::EngineStats;
 
 use super::{bar, write_json};

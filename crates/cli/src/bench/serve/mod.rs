@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use sled_device::{Link, obtain_vocabulary};
+use sled_device::Link;
 use sled_model::chat::Message;
 use sled_sim::figures::{Figures, Log, ServerSide};
 use sled_sim::load::Arrivals;
@@ -152,7 +152,7 @@ impl<'a> Load<'a> {
         );
         let server =
             ServerProcess::sled(&["-m".to_owned(), args.model.clone(), "-c".to_owned(), "256".to_owned()]).await?;
-        let vocab = obtain_vocabulary(&Link::connect(&server.url).await?, &device::vocabulary_folder()?).await?;
+        let vocab = device::vocabularies()?.obtain(&Link::connect(&server.url).await?).await?;
         let mut tasks = Vec::new();
         for (prompt, output) in prompts.into_iter().zip(recording.outputs) {
             let message = Message { role: "user".to_owned(), content: prompt.text.clone() };

@@ -25,8 +25,7 @@ use std::path::Path;
 use std::sync::Once;
 
 use llama_cpp_sys_2 as sys;
-
-use crate::Error;
+use sled_model::Error;
 
 /// How many sequences a context can have at most (`LLAMA_MAX_SEQ`).
 pub(crate) const MAX_SEQUENCES: u32 = 256;

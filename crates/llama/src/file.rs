@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use sled_core::names::Fingerprint;
+use sled_model::Error;
 
 use super::ffi::Gguf;
 use super::header;
-use crate::Error;
 
 /// How many pieces of a file's weights its fingerprint looks at, and how many bytes of each.
 const SAMPLES: u64 = 64;

@@ -130,7 +130,11 @@ mod tests {
 
     use sled_core::Token;
 
-    use crate::vocabulary;
+    use sled_model::vocabulary::Vocab;
+    use sled_model::workers::Workers;
+
+    use crate::ffi::{Load, Weights};
+    use crate::{load_vocabulary, vocabulary};
 
     /// A random number below `n`, from a state.
     fn below(state: &mut u64, n: usize) -> usize {
@@ -156,13 +160,15 @@ mod tests {
             "語",
         ];
         for pre in ["qwen2", "tekken", "falcon", "gpt-2"] {
-            let vocab = vocabulary::made(pre, None);
+            let file = vocabulary::file(pre);
+            let engine = Weights::load(file.path(), Load::Vocabulary).unwrap();
+            let vocab = load_vocabulary(file.path()).unwrap();
             let mut state = 7;
             for round in 0..20 {
                 let text: String =
                     (0..50 + below(&mut state, 600)).map(|_| pieces[below(&mut state, pieces.len())]).collect();
                 for (add, parse) in [(true, true), (false, true), (true, false)] {
-                    let alone: Vec<Token> = vocab.weights().tokenize(&text, add, parse).unwrap();
+                    let alone: Vec<Token> = engine.tokenize(&text, add, parse).unwrap();
                     assert_eq!(vocab.tokenize(&text, add, parse).unwrap(), alone, "{pre}, round {round}: {text}");
                 }
             }
@@ -174,18 +180,18 @@ mod tests {
         for pre in ["tekken", "gpt-4o", "viking", "falcon", "exaone-moe"] {
             for sign in ["a", " ", "!"] {
                 let tokenise = move || {
-                    let run = sign.repeat(crate::llama::Vocab::LONGEST_TEXT);
-                    vocabulary::made(pre, None).tokenize(&run, false, true).map(|tokens| tokens.len())
+                    let run = sign.repeat(Vocab::LONGEST_TEXT);
+                    vocabulary::made(pre).tokenize(&run, false, true).map(|tokens| tokens.len())
                 };
-                let tokens = crate::workers::Workers::shared().run_blocking(tokenise).unwrap().unwrap();
-                assert_eq!(tokens, crate::llama::Vocab::LONGEST_TEXT, "{pre}, {sign:?}");
+                let tokens = Workers::shared().run_blocking(tokenise).unwrap().unwrap();
+                assert_eq!(tokens, Vocab::LONGEST_TEXT, "{pre}, {sign:?}");
             }
         }
     }
 
     #[test]
     fn a_megabyte_of_control_tokens_is_tokenised() {
-        let vocab = vocabulary::made("qwen2", None);
+        let vocab = vocabulary::made("qwen2");
         let text = "<|im_start|>the<|im_end|>".repeat(1 << 17);
         let tokens = vocab.tokenize(&text, false, true).unwrap();
         let each = [vocabulary::IM_START, vocabulary::THE, vocabulary::IM_END];

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use llama_cpp_sys_2 as sys;
+use sled_model::Error;
 
 use super::ffi;
 use super::file::ModelFile;
-use crate::Error;
 
 /// How the weights of a model file are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub fn requantize(input: &Path, output: &Path, precision: Precision) -> Result<(
 }
 
 /// Writes a GGUF file to `output` that has the metadata of the model file `model` and none of its weights: the
-/// vocabulary and the chat template, a few megabytes. [`super::Vocab::load`] reads it.
+/// vocabulary and the chat template, a few megabytes. [`crate::load_vocabulary`] reads it.
 ///
 /// # Errors
 /// If `model` is not a whole GGUF file, or `output` cannot be written.

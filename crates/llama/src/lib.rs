@@ -3,8 +3,8 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`LlamaModel`] | loaded weights, shared between threads and contexts |
-//! | [`LlamaEngine`] | a context on them: a [`Model`](crate::Model) with a cache of its own |
-//! | [`Vocab`] | a vocabulary, of loaded weights or of a vocabulary file |
+//! | [`LlamaEngine`] | a context on them: a [`Model`](sled_model::Model) with a cache of its own |
+//! | [`load_vocabulary`] | the [`Vocab`](sled_model::vocabulary::Vocab) of a model file or of a vocabulary file |
 //! | [`vocabulary_file`] | makes a vocabulary file: what a device needs to tokenise for a target that it does not hold |
 //! | [`Footprint`] | what a model will take of the memory, by the header of its file |
 //! | [`System`] | what llama.cpp was built for, and what it finds here |
@@ -28,4 +28,11 @@ pub use engine::{CacheType, EngineOptions, LlamaEngine};
 pub use footprint::Footprint;
 pub use model::{Description, LlamaModel, LoadOptions};
 pub use system::{Gpu, System, leave};
-pub use vocab::Vocab;
+pub use vocab::load_vocabulary;
+
+#[cfg(test)]
+extern crate self as sled_llama;
+#[cfg(test)]
+#[path = "../tests/support/vocabulary.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+mod vocabulary;

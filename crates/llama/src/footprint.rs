@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use sled_core::names::{Fingerprint, PlainText};
+use sled_model::Error;
 
 use super::CacheType;
 use super::file::ModelFile;
-use crate::Error;
 
 /// What llama.cpp rounds the cells of a cache up to a multiple of.
 const STEP: u64 = 256;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use sled_core::step::{Row, SequenceId};
+use sled_model::Pulse;
 
 use super::weights::Weights;
 use super::{log, start};
-use crate::Pulse;
 
 /// From 64 rows on, llama.cpp's attention on a CPU works in tiles of 64 rows by 64 cells, and computes a tile if any of its rows
 /// sees any of its cells: rows of many sequences then pay for each other's text. (Measured on 64 sequences of 128 tokens: 1872

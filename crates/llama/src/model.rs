@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sled_core::names::{Fingerprint, PlainText};
+use sled_model::Error;
+use sled_model::vocabulary::Vocab;
 
 use super::ffi::{self, Load, Weights};
 use super::file::{self, ModelFile};
 use super::footprint::Footprint;
 use super::memory;
-use super::vocab::Vocab;
-use crate::Error;
+use super::vocab;
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl LlamaModel {
             parameters: weights.parameters(),
             bytes: file.len(),
         };
-        let vocab = Vocab::new(Arc::clone(&weights), &description.name)?;
+        let vocab = vocab::vocabulary(Arc::clone(&weights), &description.name)?;
         let inner = Inner { weights, vocab, description, footprint, on_gpu: gpu_layers > 0 };
         Ok(Self { inner: Arc::new(inner) })
     }

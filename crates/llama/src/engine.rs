@@ -2,11 +2,11 @@
 
 use llama_cpp_sys_2 as sys;
 use sled_core::step::{CacheOp, Row, SequenceId};
+use sled_model::{Error, Limits, Model, Pulse};
 
 use super::ffi::{self, Context, ContextOptions, Failure};
 use super::memory;
 use super::model::LlamaModel;
-use crate::{Error, Limits, Model, Pulse};
 
 /// How large an engine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,9 @@ use gguf::{
     string, text, tiny, truth,
 };
 use sled_core::step::Row;
+use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, load_vocabulary};
 use sled_model::Model;
-use sled_model::llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Vocab};
+use sled_model::vocabulary::Vocab;
 
 /// Names the folder of files that the process of [`loads_what_it_is_given`] is to load, and the first of them.
 const FOLDER: &str = "SLED_TEST_HEADERS";
@@ -308,7 +309,7 @@ fn loads_what_it_is_given() {
             break;
         }
         eprintln!("loading {number}");
-        let vocabulary = Vocab::load(&path);
+        let vocabulary = load_vocabulary(&path);
         if let Ok(vocabulary) = &vocabulary {
             speak(vocabulary);
         }
