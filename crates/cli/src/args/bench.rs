@@ -29,6 +29,8 @@ pub enum Bench {
     Overhead(OverheadArgs),
     /// What `serve` measured, beside what the simulator says of the same fleet
     Validate(ValidateArgs),
+    /// What honest clients notice while strangers attack a real server process in each way that sockets offer
+    Attack(AttackArgs),
 }
 
 /// Who is measured.
@@ -179,6 +181,49 @@ pub struct CapacityArgs {
 
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct AttackArgs {
+    /// The target model
+    #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL", default_value = "smollm2-135m")]
+    pub model: String,
+
+    /// Threads that the server computes with [default: one for each core]
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Tokens of the server's KV cache
+    #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1024..))]
+    pub ctx_size: u32,
+
+    /// The prompts: a JSON array of objects with `kind` and `text`
+    #[arg(long, env = "SLED_PROMPTS", value_name = "FILE", default_value = "data/prompts.json")]
+    pub prompts: std::path::PathBuf,
+
+    /// The most tokens for each answer
+    #[arg(short = 'n', long, env = "SLED_MAX_TOKENS", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_tokens: u32,
+
+    /// The kinds of attack by their names [default: all]
+    #[arg(long, env = "SLED_ATTACKS", value_name = "NAME", value_delimiter = ',')]
+    pub attacks: Vec<String>,
+
+    /// Seconds that honest clients are measured with each attack, and as long without
+    #[arg(long, env = "SLED_WINDOW", value_name = "SECONDS", default_value = "5", value_parser = rate)]
+    pub window: f64,
+
+    /// How often each attack is measured; the median counts
+    #[arg(long, env = "SLED_REPEAT", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+
+    /// Decides in which order the attacks come
+    #[arg(short, long, env = "SLED_SEED", value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Where to write the results
+    #[arg(long, env = "SLED_OUT", value_name = "FILE", default_value = "results/attack.json")]
+    pub out: std::path::PathBuf,
 }
 
 #[derive(Debug, Args)]

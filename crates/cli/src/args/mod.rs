@@ -16,8 +16,8 @@ mod validate;
 
 pub use agent::AgentArgs;
 pub use bench::{
-    Bench, BenchArgs, CapacityArgs, LoadArgs, Mode, OverheadArgs, PairArgs, PairBenchArgs, PolicyArgs, RecordArgs,
-    RttArgs, ServeBenchArgs,
+    AttackArgs, Bench, BenchArgs, CapacityArgs, LoadArgs, Mode, OverheadArgs, PairArgs, PairBenchArgs, PolicyArgs,
+    RecordArgs, RttArgs, ServeBenchArgs,
 };
 pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};

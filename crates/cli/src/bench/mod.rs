@@ -1,5 +1,6 @@
 //! `sled bench`: measurements that write their results, and a picture of them.
 
+mod attack;
 mod emulate;
 mod meter;
 mod overhead;
@@ -30,6 +31,7 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
         Bench::Overhead(args) => overhead::run(args).await,
         Bench::Capacity(args) => serve::capacity(args).await,
         Bench::Validate(args) => validate::run(&args),
+        Bench::Attack(args) => attack::run(args).await,
     }
 }
 

@@ -4,7 +4,7 @@ mod capacity;
 mod fleet;
 mod openai;
 mod plot;
-mod process;
+pub mod process;
 mod work;
 
 use std::sync::Arc;

@@ -17,6 +17,8 @@ pub struct ServerProcess {
     child: Child,
     /// Where it listens.
     pub url: String,
+    /// Where it listens for HTTP, if it was told to.
+    pub http: Option<String>,
 }
 
 impl ServerProcess {
@@ -33,11 +35,16 @@ impl ServerProcess {
             .spawn()
             .context("cannot start `sled serve`")?;
         let stdout = child.stdout.take().context("the server has no output")?;
-        let line = BufReader::new(stdout).lines().next_line().await?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = lines.next_line().await?;
         let url = line.as_deref().and_then(|line| line.strip_prefix("listening on ")).map(str::to_owned);
         let url =
             url.with_context(|| format!("the server did not start; see why with: sled serve {}", arguments.join(" ")))?;
-        Ok(Self { child, url })
+        let http = match arguments.iter().any(|argument| argument == "--http-port") {
+            true => lines.next_line().await?.and_then(|line| line.split(" on ").nth(1).map(str::to_owned)),
+            false => None,
+        };
+        Ok(Self { child, url, http })
     }
 
     /// Starts a llama-server and waits until it is healthy.
@@ -59,22 +66,32 @@ impl ServerProcess {
             }
             let health = health.clone();
             if tokio::task::spawn_blocking(move || ureq::get(&health).call().is_ok()).await? {
-                return Ok(Self { child, url });
+                return Ok(Self { child, url, http: None });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
+    /// The id of the process; `None` once it has ended.
+    pub fn id(&mut self) -> Option<u32> {
+        self.child.try_wait().is_ok_and(|status| status.is_none()).then(|| self.child.id()).flatten()
+    }
+
     /// CPU seconds that the process has used; 0 where the system does not tell.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok());
-        // After the name, which is in parentheses and may have spaces in it: the 12th and 13th fields are user and system time.
-        let fields = stat.as_deref().and_then(|stat| stat.rsplit_once(')')).map(|(_, rest)| rest.split_whitespace());
-        fields.map_or(0.0, |fields| {
-            let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
-            ticks.sum::<f64>() / TICKS
-        })
+        self.child.id().map_or(0.0, |id| cpu_seconds(&id.to_string()))
     }
+}
+
+/// CPU seconds that a process has used, which `/proc` knows by this name; 0 where the system does not tell.
+pub fn cpu_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok();
+    // After the name, which is in parentheses and may have spaces in it: the 12th and 13th fields are user and system time.
+    let fields = stat.as_deref().and_then(|stat| stat.rsplit_once(')')).map(|(_, rest)| rest.split_whitespace());
+    fields.map_or(0.0, |fields| {
+        let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+        ticks.sum::<f64>() / TICKS
+    })
 }
 
 /// What a llama-server says of its version.
