@@ -11,9 +11,10 @@ use sled_device::{Error, SharedDrafter, Vocabularies};
 use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 use crate::args::AgentArgs;
-use crate::device::{self, DRAFT_ROWS};
-use crate::serve::api_settings;
-use crate::{Usage, models, ports, show};
+use crate::show;
+use sled_launch::device::{self, DRAFT_ROWS};
+use sled_launch::serve::api_settings;
+use sled_launch::{Usage, models, ports};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
 const DRAFT_TEXTS: usize = 2;

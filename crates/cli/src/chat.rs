@@ -4,11 +4,11 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use sled_model::chat::Message;
 
-use crate::Usage;
 use crate::args::ChatArgs;
-use crate::device::{self, Connected};
 use crate::run::{go_on, to_prompt};
 use crate::show::{self, Output, Screen};
+use sled_launch::Usage;
+use sled_launch::device::{self, Connected};
 
 /// Chats until the input ends.
 pub async fn chat(args: ChatArgs) -> anyhow::Result<()> {

@@ -5,24 +5,16 @@
 
 mod agent;
 mod args;
-mod bench;
-mod beyond;
 mod chat;
 mod demo;
-mod device;
 mod doctor;
 mod environment;
 mod logging;
 mod models;
-mod paper;
-mod plan;
-mod ports;
-mod profile;
 mod ps;
 mod run;
 mod serve;
 mod show;
-mod sim;
 mod top;
 
 use std::ffi::OsString;
@@ -31,18 +23,7 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use sled_core::names::for_terminal;
-
-/// An error in what the user typed; the exit code is 2, as for what clap finds.
-#[derive(Debug)]
-struct Usage(String);
-
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
+use sled_launch::Usage;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
@@ -84,11 +65,6 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());
             Ok(())
         }
-        Command::Beyond(args) => beyond::run(&args),
-        Command::Plan(args) => plan::run(&args),
-        Command::Sim(args) => sim::run(&args),
-        Command::Paper(args) => paper::paper(&args),
-        Command::Profile(args) => profile::profile(&args),
         Command::Doctor(args) => block_on(doctor::run(&args)),
         Command::Serve(args) => block_on(serve::serve(args)),
         Command::Device(args) => block_on(agent::agent(args)),
@@ -97,7 +73,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => block_on(run::run(args)),
         Command::Chat(args) => block_on(chat::chat(args)),
         Command::Demo(args) => block_on(demo::demo(args)),
-        Command::Bench(args) => block_on(bench::bench(args)),
+        #[cfg(feature = "lab")]
+        Command::Lab(command) => block_on(sled_lab::run(command)),
     }
 }
 

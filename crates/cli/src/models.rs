@@ -7,20 +7,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use sled_llama::requantize;
 use sled_model::catalog::{self, ModelRef, Progress, Store};
 
-use crate::Usage;
 use crate::args::{ConvertArgs, ListArgs, PullArgs};
-
-/// Where the file of a model is that was named on the command line.
-pub fn locate(model: &str) -> anyhow::Result<PathBuf> {
-    let reference = parse(model)?;
-    Ok(Store::from_env()?.locate(&reference)?)
-}
-
-/// What the API calls a model that was named on the command line: its name, or that of its file.
-pub fn api_name(model: &str) -> String {
-    let file = model.strip_suffix(".gguf").and_then(|path| path.rsplit(['/', '\\']).next());
-    file.unwrap_or(model).to_owned()
-}
+use sled_launch::Usage;
 
 /// `sled pull`.
 pub fn pull(args: &PullArgs) -> anyhow::Result<()> {
@@ -35,10 +23,6 @@ pub fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     requantize(&locate(&args.model)?, &args.out, args.precision)?;
     println!("{}", args.out.display());
     Ok(())
-}
-
-fn parse(model: &str) -> anyhow::Result<ModelRef> {
-    Ok(ModelRef::parse(model).map_err(|error| Usage(error.to_string()))?)
 }
 
 /// `sled list`.
@@ -64,19 +48,6 @@ pub fn list(args: &ListArgs) -> anyhow::Result<()> {
         println!("{name:<width$}  {:>10}  {there:<10}  {description}", HumanBytes(bytes).to_string());
     }
     Ok(())
-}
-
-/// The models that are downloaded, by the names that they can be given by, and their files.
-pub fn downloaded() -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let store = Store::from_env()?;
-    let mut found = store.others();
-    for entry in catalog::entries()? {
-        let name = entry.name.clone();
-        if let Ok(path) = store.locate(&ModelRef::Known(Box::new(entry))) {
-            found.push((name, path));
-        }
-    }
-    Ok(found)
 }
 
 #[derive(serde::Serialize)]

@@ -9,10 +9,10 @@ use sled_core::policy::Policy;
 use sled_device::{Drafts, Generation, Session, SessionOptions};
 use sled_wire::Bounds;
 
-use crate::Usage;
 use crate::args::{RunArgs, SamplingArgs};
-use crate::device::{self, Connected};
 use crate::show::{self, Output, Screen};
+use sled_launch::Usage;
+use sled_launch::device::{self, Connected};
 
 /// The one object that `--json` prints.
 #[derive(serde::Serialize, serde::Deserialize, Debug)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{DeviceArgs, ListenArgs};
+use sled_launch::args::{DeviceArgs, ListenArgs};
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {

@@ -1,39 +1,17 @@
 //! The command line: every flag, its environment variable, and what it means.
 
 mod agent;
-mod bench;
-mod beyond;
 mod doctor;
-mod listen;
 mod models;
-mod paper;
-mod plan;
-mod profile;
-mod serve;
-mod sim;
 mod top;
-mod validate;
 
 pub use agent::AgentArgs;
-pub use bench::{
-    AttackArgs, Bench, BenchArgs, CapacityArgs, LoadArgs, Mode, OverheadArgs, PairArgs, PairBenchArgs, PolicyArgs,
-    RecordArgs, RttArgs, ServeBenchArgs,
-};
-pub use beyond::BeyondArgs;
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
-pub use listen::ListenArgs;
 pub use models::{ConvertArgs, ListArgs, PullArgs};
-pub use paper::PaperArgs;
-pub use plan::PlanArgs;
-pub use profile::ProfileArgs;
-pub use serve::{SchedulingArgs, ServeArgs};
-pub use sim::SimArgs;
-use sled_core::device::Fallback;
-use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
+use sled_launch::args::{DeviceArgs, PairArgs, ServeArgs};
 pub use top::TopArgs;
-pub use validate::ValidateArgs;
 
 const LOG_HELP: &str = "What to log, to stderr: error, warn, info, debug, trace, or a filter like `info,llama=debug` \
     [default: warn; for serve also its sessions]";
@@ -103,18 +81,9 @@ pub enum Command {
     List(ListArgs),
     /// Show it all on this machine: one server, three devices with different drafters, and a check of their outputs
     Demo(DemoArgs),
-    /// Measure the real pair: rounds, acceptance, bytes on the wire, the server's overhead
-    Bench(BenchArgs),
-    /// Simulate what a file describes: devices, a server, the network and what goes wrong, in virtual time
-    Sim(SimArgs),
-    /// Plan a server: how many devices, with which policy, at what cost, and what limits it
-    Plan(PlanArgs),
-    /// Answer what the paper leaves open, by simulation: results/beyond and docs/beyond.md
-    Beyond(BeyondArgs),
-    /// The paper's tables and figures, simulated: data, plots and a page
-    Paper(PaperArgs),
-    /// Measure this machine and a model on it: a profile for the simulator
-    Profile(ProfileArgs),
+    #[cfg(feature = "lab")]
+    #[command(flatten)]
+    Lab(sled_lab::args::Lab),
     /// Print a completion script for a shell
     Completions {
         /// The shell: bash, zsh, fish, elvish or powershell
@@ -125,59 +94,15 @@ pub enum Command {
 impl Command {
     /// Whether it runs a model in this process.
     pub fn computes(&self) -> bool {
-        matches!(
-            self,
-            Self::Serve(_)
-                | Self::Device(_)
-                | Self::Run(_)
-                | Self::Chat(_)
-                | Self::Doctor(_)
-                | Self::Demo(_)
-                | Self::Bench(_)
-                | Self::Profile(_)
-        )
+        match self {
+            #[cfg(feature = "lab")]
+            Self::Lab(command) => command.computes(),
+            command => matches!(
+                command,
+                Self::Serve(_) | Self::Device(_) | Self::Run(_) | Self::Chat(_) | Self::Doctor(_) | Self::Demo(_)
+            ),
+        }
     }
-}
-
-/// Where to generate, and with which drafter.
-#[derive(Debug, Args)]
-pub struct DeviceArgs {
-    /// The server, or `none` to decode with the draft model alone; may be given several times: if one is lost, the next is
-    /// tried
-    #[arg(
-        long,
-        env = "SLED_SERVER",
-        value_name = "URL|none",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7600"
-    )]
-    pub server: Vec<String>,
-
-    /// Who drafts: a model (a name, hf:ORG/REPO/FILE.gguf or a path), `ngram` (repeats of the text, no model), or `none`
-    /// (the server decodes)
-    #[arg(long, env = "SLED_DRAFT", value_name = "MODEL|ngram|none", default_value = "ngram")]
-    pub draft: String,
-
-    /// How long a draft gets: goodput (as long as another token is worth its cost), fixed:K, or confidence:C:KMAX (draft
-    /// while the draft model's confidence is at least C)
-    #[arg(long, env = "SLED_POLICY", value_name = "POLICY", default_value = "goodput")]
-    pub policy: Policy,
-
-    /// Threads that the draft model computes with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
-
-    /// When no server can be reached: release (show the drafts, marked as provisional, until one is back), wait, or error
-    #[arg(long, env = "SLED_FALLBACK", value_name = "release|wait|error", default_value = "release", value_parser = fallback)]
-    pub fallback: Fallback,
-
-    /// Failures in a row, of servers that do not answer or cannot be connected to, before the fallback
-    #[arg(long, env = "SLED_FALLBACK_AFTER", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    pub fallback_after: u32,
-
-    /// The longest that a server may take to answer, in seconds, before it is asked again; doubled each time
-    #[arg(long, env = "SLED_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = timeout, allow_negative_numbers = true)]
-    pub timeout: std::time::Duration,
 }
 
 /// How an answer looks on a terminal.
@@ -314,43 +239,6 @@ pub struct DemoArgs {
     /// The most tokens that each device generates
     #[arg(short = 'n', long, env = "SLED_MAX_TOKENS", value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
-}
-
-fn fallback(text: &str) -> Result<Fallback, String> {
-    match text {
-        "release" => Ok(Fallback::Release),
-        "wait" => Ok(Fallback::Wait),
-        "error" => Ok(Fallback::Error),
-        _ => Err("use release, wait or error".to_owned()),
-    }
-}
-
-fn not_negative(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
-        _ => Err("use a number of at least 0".to_owned()),
-    }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err("use a number from 0 to 1".to_owned()),
-    }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("use a number above 0".to_owned()),
-    }
-}
-
-fn timeout(text: &str) -> Result<std::time::Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(std::time::Duration::from_secs_f64(seconds)),
-        _ => Err("use a number of seconds from 0.1 to 3600".to_owned()),
-    }
 }
 
 fn in_range<const MIN: u8, const MAX: u8>(text: &str) -> Result<f32, String> {

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::args::DemoArgs;
 use crate::run::Report;
-use crate::{device, models};
+use sled_launch::{device, models};
 
 /// Where the lines of a stream are broken, in characters.
 const WIDTH: usize = 88;

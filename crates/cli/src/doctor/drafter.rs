@@ -9,8 +9,8 @@ use sled_model::ngram::NgramDrafter;
 
 use super::facts::{DraftModel, Drafter, Found};
 use crate::args::DoctorArgs;
-use crate::profile::measure;
-use crate::{device, models};
+use sled_launch::measure;
+use sled_launch::{device, models};
 
 /// How many tokens are drafted to see how fast, after a text of so many.
 pub const DRAFTS: usize = 32;

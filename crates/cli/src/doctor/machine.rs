@@ -6,7 +6,7 @@ use sled_llama::System;
 use sled_model::catalog::Store;
 
 use super::facts::{Gpu, Machine};
-use crate::{device, profile};
+use sled_launch::{device, measure};
 
 /// What this machine is and has.
 pub fn look() -> Machine {
@@ -14,7 +14,7 @@ pub fn look() -> Machine {
     let folder = Store::from_env().map(|store| store.folder).ok();
     let gpu = |gpu: sled_llama::Gpu| Gpu { name: gpu.name, memory_free: gpu.free, memory: gpu.total };
     Machine {
-        cpu: profile::cpu_name(),
+        cpu: measure::cpu_name(),
         architecture: std::env::consts::ARCH.to_owned(),
         unused_features: unused(&cpu_features),
         features: cpu_features,

@@ -28,11 +28,11 @@ use serde::Serialize;
 use sled_device::Link;
 
 use crate::args::DoctorArgs;
-use crate::bench::bar;
 use advice::Advice;
 use checks::{Check, Mark};
 use expect::Speeds;
 use facts::{Facts, Server, Trial};
+use sled_launch::progress::bar;
 use sled_model::drafter::Drafter;
 
 /// What `--json` prints.

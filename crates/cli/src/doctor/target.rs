@@ -4,8 +4,8 @@ use sled_llama::{CacheType, EngineOptions, Footprint, LlamaEngine, LlamaModel};
 
 use super::facts::{Passes, Target};
 use crate::args::DoctorArgs;
-use crate::profile::measure;
-use crate::{device, models};
+use sled_launch::measure;
+use sled_launch::{device, models};
 
 /// Passes of so many rows are measured, so often, with so many tokens of each session in the cache.
 const ROWS: [usize; 4] = [1, 2, 4, 8];

@@ -12,7 +12,7 @@ use sled_model::drafter::Drafter;
 use sled_wire::Totals;
 
 use super::facts::Trial;
-use crate::device;
+use sled_launch::device;
 
 const PROMPT: &str = "Write a Python function that merges two sorted lists, and explain each line of it.";
 

@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::Usage;
 use crate::args::{Cli, Command, LogFormat};
+use sled_launch::Usage;
 
 /// A log that was started. What has not gone out yet goes when it is dropped.
 pub struct Log {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use crate::Usage;
+use sled_launch::Usage;
 
 /// Frames that may wait to be drawn; more wait at the server, which skips them.
 const QUEUE: usize = 4;

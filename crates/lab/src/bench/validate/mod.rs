@@ -1,0 +1,220 @@
+//! `sled bench validate`: what `sled bench serve` measured, beside what the simulator says of the same fleet.
+//!
+//! The measured file names the command that made it, and the command says everything about the fleet: who asks for what when, how
+//! drafts are made, how batches. The simulator adds the machine's profile and the recorded drafts, and nothing is fitted.
+
+mod plot;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Parser;
+use sled_core::device::Ahead;
+use sled_sim::figures::Figures;
+use sled_sim::scenario::{self, DeviceClass, Estimate, Fallback, Link, Load, Scenario, ServerClass, Summary};
+
+use super::serve::CONTEXT;
+use crate::args::{Bench, Lab, LoadArgs, Mode, ValidateArgs};
+use crate::output::{command, write_json};
+use crate::virtual_time::{threads, with_bar};
+use sled_launch::serve::ROWS;
+
+/// A device of the benchmark gives its server so many seconds to answer.
+const TIMEOUT_S: f64 = 120.0;
+
+/// What is compared: its name, and where it is in the figures.
+const COMPARED: [(&str, &str); 3] =
+    [("WSTGR", "output_throughput"), ("TPOT p50", "median_tpot_ms"), ("TPOT p99", "p99_tpot_ms")];
+
+/// What `sled bench serve` wrote, as far as it is needed.
+#[derive(serde::Deserialize)]
+struct Measured {
+    command: String,
+    points: Vec<Figures>,
+}
+
+#[derive(serde::Serialize)]
+struct Results {
+    command: String,
+    profile: String,
+    seeds: u32,
+    /// The mean of the errors without their signs, by what is compared.
+    mean_errors: Vec<(&'static str, f64)>,
+    points: Vec<Point>,
+}
+
+/// One fleet on one server.
+#[derive(serde::Serialize)]
+struct Point {
+    measured_in: PathBuf,
+    mode: String,
+    batching: String,
+    devices: usize,
+    /// Answers that the measured figures are from: a quantile of few is no more than one of them.
+    answers: usize,
+    compared: Vec<Compared>,
+}
+
+#[derive(serde::Serialize)]
+struct Compared {
+    what: &'static str,
+    /// Tokens a second, or milliseconds; none if no answer was complete.
+    measured: Option<f64>,
+    simulated: Option<Estimate>,
+    /// The simulated value over the measured one, less 1.
+    error: Option<f64>,
+}
+
+/// Simulates what was measured, prints both, and writes the results.
+pub fn run(args: &ValidateArgs) -> anyhow::Result<()> {
+    let mut points = Vec::new();
+    for path in &args.measured {
+        let measured = read(path)?;
+        let load = load_of(path, &measured.command)?;
+        for figures in measured.points.into_iter().filter(|figures| figures.mode != Mode::LlamaServer.name()) {
+            points.push((path.clone(), scenario(args, &load, &figures), load.scheduling.batching.to_string(), figures));
+        }
+    }
+    let seeds: Vec<u64> = (0..u64::from(args.seeds)).collect();
+    let share = 1.0 / points.len().max(1) as f64;
+    let points = with_bar("simulated", |progress| {
+        let simulated = points.into_iter().map(|(path, scenario, batching, figures)| {
+            let summary = scenario::run_seeds(&scenario, &seeds, threads(), &|done| progress(done * share))?;
+            Ok(point(path, batching, &figures, &summary))
+        });
+        simulated.collect::<anyhow::Result<Vec<Point>>>()
+    })?;
+    let results = Results {
+        command: command(),
+        profile: args.profile.clone(),
+        seeds: args.seeds,
+        mean_errors: COMPARED.map(|(what, _)| (what, mean_error(&points, what))).to_vec(),
+        points,
+    };
+    print(&results);
+    write_json(&args.out, &results)?;
+    let picture = args.out.with_extension("svg");
+    plot::draw(&picture, &results.points).with_context(|| format!("cannot draw {}; check --out", picture.display()))?;
+    println!("\nwritten to {} and {}", args.out.display(), picture.display());
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<Measured> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}; check the path", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what `sled bench serve` writes; measure again", path.display()))
+}
+
+/// A command as it was typed.
+#[derive(Parser)]
+struct Typed {
+    #[command(subcommand)]
+    command: Lab,
+}
+
+/// The flags that a file was measured with.
+fn load_of(path: &Path, command: &str) -> anyhow::Result<LoadArgs> {
+    if let Ok(Typed { command: Lab::Bench(bench) }) = Typed::try_parse_from(command.split_whitespace())
+        && let Bench::Serve(serve) = bench.bench
+    {
+        return Ok(serve.load);
+    }
+    anyhow::bail!("{} was not made by `sled bench serve`, but by `{command}`", path.display())
+}
+
+/// The same fleet for the simulator.
+fn scenario(args: &ValidateArgs, load: &LoadArgs, figures: &Figures) -> Scenario {
+    let devices = figures.devices;
+    let sled = figures.mode == Mode::Sled.name();
+    Scenario {
+        name: format!("{} {devices}", figures.mode),
+        warmup_s: load.warmup,
+        window_s: load.window,
+        profiles: args.profiles.clone(),
+        server: ServerClass {
+            profile: Some(args.profile.clone()),
+            batching: load.scheduling.batching,
+            assist: load.scheduling.assist,
+            rate_goal: load.scheduling.rate_goal,
+            sequences: Some(devices.min(256)),
+            cells: Some(devices * CONTEXT),
+            rows: ROWS as usize,
+            ..ServerClass::default()
+        },
+        load: Load {
+            think_s: load.think,
+            poisson: load.poisson,
+            shared_tokens: args.shared_tokens,
+            repeats: true,
+            ..Load::default()
+        },
+        devices: vec![DeviceClass {
+            name: figures.mode.clone(),
+            count: devices,
+            policy: sled.then_some(load.policy),
+            ahead: Ahead::Blocks,
+            draft_ms: Some(1e3 / load.draft_rate),
+            recording: Some(load.drafts.clone()),
+            link: Link { rtt_ms: load.rtt, ..Link::default() },
+            fallback: Fallback::Wait,
+            timeout_s: TIMEOUT_S,
+            ..DeviceClass::default()
+        }],
+        ..Scenario::default()
+    }
+}
+
+fn point(measured_in: PathBuf, batching: String, figures: &Figures, summary: &Summary) -> Point {
+    let measured = |key: &str| {
+        let value = match key {
+            "output_throughput" => figures.output_throughput,
+            "median_tpot_ms" => figures.median_tpot_ms,
+            _ => figures.p99_tpot_ms,
+        };
+        // Where no answer was complete, older files say 0.
+        Some(value).filter(|value| value.is_finite() && *value > 0.0)
+    };
+    let compared = COMPARED.map(|(what, key)| {
+        let (measured, simulated) = (measured(key), summary.get(&format!("figures.{key}")));
+        let error = measured.zip(simulated).map(|(measured, simulated)| simulated.mean / measured - 1.0);
+        Compared { what, measured, simulated, error }
+    });
+    Point {
+        measured_in,
+        mode: figures.mode.clone(),
+        batching,
+        devices: figures.devices,
+        answers: figures.completed,
+        compared: compared.into(),
+    }
+}
+
+fn errors<'a>(points: &'a [Point], what: &'a str) -> impl Iterator<Item = f64> + 'a {
+    points.iter().flat_map(|point| &point.compared).filter(move |c| c.what == what).filter_map(|c| c.error)
+}
+
+fn mean_error(points: &[Point], what: &str) -> f64 {
+    errors(points, what).map(f64::abs).sum::<f64>() / errors(points, what).count().max(1) as f64
+}
+
+fn print(results: &Results) {
+    print!("{:8} {:14} {:>7} {:>7}", "mode", "batching", "devices", "answers");
+    COMPARED.iter().for_each(|(what, _)| print!(" {:>32}", format!("{what} measured, simulated")));
+    println!();
+    for point in &results.points {
+        print!("{:8} {:14} {:>7} {:>7}", point.mode, point.batching, point.devices, point.answers);
+        for Compared { measured, simulated, error, .. } in &point.compared {
+            let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
+            let error = error.map_or(String::new(), |error| format!("{:+.1} %", 100.0 * error));
+            print!(" {:>10} {:>10} {error:>10}", number(*measured), number(simulated.map(|estimate| estimate.mean)));
+        }
+        println!();
+    }
+    println!();
+    for (what, error) in &results.mean_errors {
+        let within = errors(&results.points, what).filter(|error| error.abs() <= 0.1).count();
+        let all = errors(&results.points, what).count();
+        println!("{what}: {within} of {all} within 10 %, {:.1} % off on average", 100.0 * error);
+    }
+}

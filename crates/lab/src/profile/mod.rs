@@ -1,0 +1,135 @@
+//! `sled profile`: measures this machine and a model on it, as a profile for the simulator.
+
+use std::path::Path;
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use sled_core::sampler::{Sampler, SamplingParams};
+use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
+use sled_sim::profile::{Drafter, Mark, Number, PassTime, Points, Profile, Target};
+
+use crate::args::ProfileArgs;
+use sled_launch::progress::bar;
+use sled_launch::{Usage, device, measure, models};
+
+/// By how many tokens a session is lengthened to see what tokens in the cache cost.
+const LONGER: usize = 1024;
+
+/// How many tokens are drafted.
+const DRAFTS: usize = 64;
+
+/// Measures, and writes the profile; one that is there already is added to.
+pub fn profile(args: &ProfileArgs) -> anyhow::Result<()> {
+    let mut rows: Vec<usize> = args.rows.iter().map(|&rows| rows as usize).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    if rows.len() < 2 {
+        return Err(Usage("--rows needs two numbers at least, say --rows 1,2,4,8".to_owned()).into());
+    }
+    let cpu = cpu_name();
+    let mut profile = if args.out.exists() { Profile::load(&args.out)? } else { empty(&cpu) };
+    let threads = device::threads(args.threads);
+    let source = format!("`{}`, {}, {cpu}, {threads} threads", command(args), jiff::Zoned::now().date());
+    let steps = rows.len() * (args.repeat as usize + 1);
+    let bar = bar(steps + if args.draft.is_some() { DRAFTS } else { 0 }, "passes of the target".to_owned());
+    let (name, target) = target(args, &rows, threads, &source, &bar)?;
+    profile.targets.insert(name, target);
+    if let Some(draft) = &args.draft {
+        bar.set_message("drafts");
+        let (name, drafter) = drafter(args, draft, threads, &source, &bar)?;
+        profile.drafters.insert(name, drafter);
+    }
+    bar.finish_and_clear();
+    let text = profile.to_toml();
+    std::fs::write(&args.out, &text).with_context(|| format!("cannot write {}; check --out", args.out.display()))?;
+    print!("{text}");
+    eprintln!("written to {}", args.out.display());
+    Ok(())
+}
+
+fn target(
+    args: &ProfileArgs,
+    rows: &[usize],
+    threads: u32,
+    source: &str,
+    bar: &ProgressBar,
+) -> anyhow::Result<(String, Target)> {
+    let (name, model) = load(&args.model, args.gpu_layers)?;
+    let sequences = rows.iter().copied().max().unwrap_or(1);
+    let context = args.ctx_size as usize;
+    let cells = sequences * (context + 1) + LONGER;
+    let mut engine = LlamaEngine::new(&model, &options(cells, sequences, threads)?)?;
+    let passes = measure::passes(&mut engine, rows, context, LONGER, args.repeat as usize, || bar.inc(1))?;
+    let measured = |value: f64, how: &str| Number { value, mark: Mark::Measured, source: format!("{source}; {how}") };
+    let how = "medians, without what the tokens in the cache take";
+    let points = Points::new(passes.points, Mark::Measured, format!("{source}; {how}"))
+        .map_err(|reason| anyhow::anyhow!("the measured {reason}"))?;
+    let target = Target {
+        title: model.description().to_string(),
+        time: PassTime::Points(points),
+        context_ms: Some(measured(passes.context_ms, &format!("a session of {} tokens more", LONGER))),
+        prompt_row: Some(measured(passes.prompt_row, "the most rows, as rows of a prompt")),
+        weights_gib: Some(measured(round(model.description().bytes as f64 / f64::from(1 << 30)), "size of the file")),
+        kv_kib: None,
+    };
+    Ok((name, target))
+}
+
+fn drafter(
+    args: &ProfileArgs,
+    draft: &str,
+    threads: u32,
+    source: &str,
+    bar: &ProgressBar,
+) -> anyhow::Result<(String, Drafter)> {
+    let (name, model) = load(draft, args.gpu_layers)?;
+    let context = args.ctx_size as usize;
+    let mut drafter = device::model_drafter(&model, context + DRAFTS + 1, threads)?;
+    let sampler = Sampler::new(SamplingParams::default(), model.vocab().size())?;
+    let rate = measure::drafts(&mut drafter, &sampler, context, DRAFTS, || bar.inc(1))?;
+    let source = format!("{source}; 1 / median time of {DRAFTS} drafts");
+    let tokens_per_s = Number { value: round(rate), mark: Mark::Measured, source };
+    Ok((name, Drafter { title: model.description().to_string(), tokens_per_s }))
+}
+
+/// A model, and what it is called in a profile.
+fn load(name: &str, gpu_layers: Option<u32>) -> anyhow::Result<(String, LlamaModel)> {
+    let path = models::locate(name)?;
+    let model = LlamaModel::load(&path, &device::load_options(gpu_layers))?;
+    let key = Path::new(name).file_stem().filter(|_| name.ends_with(".gguf"));
+    Ok((key.map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned()), model))
+}
+
+fn options(cells: usize, sequences: usize, threads: u32) -> anyhow::Result<EngineOptions> {
+    Ok(EngineOptions {
+        context: u32::try_from(cells.next_multiple_of(256))?,
+        sequences: u32::try_from(sequences)?,
+        rows: 256,
+        threads,
+        cache: CacheType::F16,
+    })
+}
+
+fn empty(cpu: &str) -> Profile {
+    Profile {
+        title: format!("{cpu}, {} cores", device::cores()),
+        watts: None,
+        price_usd: None,
+        rent_usd_per_hour: None,
+        memory_gib: None,
+        drafters: Default::default(),
+        targets: Default::default(),
+    }
+}
+
+fn command(args: &ProfileArgs) -> String {
+    // Where a file is on this machine tells nobody else anything.
+    let short = |model: &str| match Path::new(model).file_name() {
+        Some(file) if model.ends_with(".gguf") => file.to_string_lossy().into_owned(),
+        _ => model.to_owned(),
+    };
+    let draft = args.draft.as_deref().map(|draft| format!(" --draft {}", short(draft))).unwrap_or_default();
+    let rows: Vec<String> = args.rows.iter().map(u32::to_string).collect();
+    let (model, rows) = (short(&args.model), rows.join(","));
+    format!("sled profile -m {model}{draft} --rows {rows} -c {} --repeat {}", args.ctx_size, args.repeat)
+}
