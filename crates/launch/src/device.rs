@@ -56,7 +56,9 @@ pub fn model_drafter(model: &LlamaModel, context: usize, threads: u32) -> anyhow
 
 /// An open session, and the vocabulary that its tokens are from.
 pub struct Connected {
+    /// The session.
     pub session: Session,
+    /// The target's vocabulary.
     pub vocab: Vocab,
 }
 

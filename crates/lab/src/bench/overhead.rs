@@ -17,8 +17,8 @@ use sled_server::{Identity, Settings};
 use sled_wire::{FromServer, Open, PROTOCOL};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::write_json;
 use crate::args::OverheadArgs;
+use crate::output::write_json;
 
 const VOCAB: usize = 16;
 

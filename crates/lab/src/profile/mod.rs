@@ -26,7 +26,7 @@ pub fn profile(args: &ProfileArgs) -> anyhow::Result<()> {
     if rows.len() < 2 {
         return Err(Usage("--rows needs two numbers at least, say --rows 1,2,4,8".to_owned()).into());
     }
-    let cpu = cpu_name();
+    let cpu = measure::cpu_name();
     let mut profile = if args.out.exists() { Profile::load(&args.out)? } else { empty(&cpu) };
     let threads = device::threads(args.threads);
     let source = format!("`{}`, {}, {cpu}, {threads} threads", command(args), jiff::Zoned::now().date());
@@ -69,7 +69,10 @@ fn target(
         time: PassTime::Points(points),
         context_ms: Some(measured(passes.context_ms, &format!("a session of {} tokens more", LONGER))),
         prompt_row: Some(measured(passes.prompt_row, "the most rows, as rows of a prompt")),
-        weights_gib: Some(measured(round(model.description().bytes as f64 / f64::from(1 << 30)), "size of the file")),
+        weights_gib: Some(measured(
+            measure::round(model.description().bytes as f64 / f64::from(1 << 30)),
+            "size of the file",
+        )),
         kv_kib: None,
     };
     Ok((name, target))
@@ -88,7 +91,7 @@ fn drafter(
     let sampler = Sampler::new(SamplingParams::default(), model.vocab().size())?;
     let rate = measure::drafts(&mut drafter, &sampler, context, DRAFTS, || bar.inc(1))?;
     let source = format!("{source}; 1 / median time of {DRAFTS} drafts");
-    let tokens_per_s = Number { value: round(rate), mark: Mark::Measured, source };
+    let tokens_per_s = Number { value: measure::round(rate), mark: Mark::Measured, source };
     Ok((name, Drafter { title: model.description().to_string(), tokens_per_s }))
 }
 

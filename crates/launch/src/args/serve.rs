@@ -9,6 +9,7 @@ use sled_server::SharePrefixes;
 
 use super::{ListenArgs, rate};
 
+/// What is served to whom, and how.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The target model: a name from `sled list`, hf:ORG/REPO/FILE.gguf, or a path
@@ -53,6 +54,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_CACHE_TYPE", value_name = "f16|q8_0", default_value = "f16", value_parser = cache_type)]
     pub cache_type: CacheType,
 
+    /// Who is served when.
     #[command(flatten)]
     pub scheduling: SchedulingArgs,
 
@@ -90,6 +92,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLED_SHARE_PREFIXES", value_name = "connection|address", default_value = "connection")]
     pub share_prefixes: SharePrefixes,
 
+    /// Whom the ports let in.
     #[command(flatten)]
     pub listen: ListenArgs,
 }

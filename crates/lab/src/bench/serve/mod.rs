@@ -178,7 +178,7 @@ impl<'a> Load<'a> {
         if mode == Mode::LlamaServer {
             let program = args.llama_server.as_deref();
             let program = program.context("the mode llama-server needs a program; name it with --llama-server PATH")?;
-            let model = crate::models::locate(&args.model)?.display().to_string();
+            let model = sled_launch::models::locate(&args.model)?.display().to_string();
             let threads = device::threads(args.threads).to_string();
             let arguments = ["-m", &model, "-np", &parallel, "-c", &context, "-t", &threads, "--no-webui"];
             return ServerProcess::llama_server(program, &arguments.map(str::to_owned)).await;
