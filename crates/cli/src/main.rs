@@ -23,6 +23,7 @@ mod run;
 mod serve;
 mod show;
 mod sim;
+mod templates;
 mod top;
 
 use std::ffi::OsString;
@@ -46,6 +47,9 @@ impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
+    if matches!(cli.command, Command::RenderTemplates) {
+        return templates::render();
+    }
     let computes = cli.command.computes();
     if computes {
         environment::complete();
@@ -77,6 +81,7 @@ fn long_form(arg: OsString) -> OsString {
 fn start(cli: Cli) -> anyhow::Result<()> {
     let _log = logging::start(&cli)?;
     match cli.command {
+        Command::RenderTemplates => Ok(()),
         Command::Pull(args) => models::pull(&args),
         Command::Convert(args) => models::convert(&args),
         Command::List(args) => models::list(&args),

@@ -12,6 +12,7 @@ use super::ffi::{Load, Weights};
 use super::file::{self, ModelFile};
 use super::model;
 use super::parts::{Part, Parts};
+use super::runs::Runs;
 use crate::Error;
 
 /// A vocabulary; cloning shares it, between threads too.
@@ -29,6 +30,7 @@ struct Inner {
     /// What is found in a text before it is tokenised, with the names of control tokens and without.
     parts: [OnceLock<Parts>; 2],
     longest_piece: OnceLock<usize>,
+    runs: Option<Runs>,
 }
 
 impl Vocab {
@@ -58,6 +60,7 @@ impl Vocab {
             eog_tokens,
             chat_template: weights.chat_template(),
             fingerprint: fingerprint(&weights),
+            runs: weights.metadata(c"tokenizer.ggml.pre").as_deref().and_then(Runs::of),
             weights,
             parts: Default::default(),
             longest_piece: OnceLock::new(),
@@ -86,7 +89,8 @@ impl Vocab {
     /// [workers](crate::workers::Workers).
     ///
     /// # Errors
-    /// If the text is longer than [`Self::LONGEST_TEXT`] between its control tokens, or has too many that overlap.
+    /// If the text is longer than [`Self::LONGEST_TEXT`] between its control tokens, or has too many that overlap, or a run of digits
+    /// or blanks that would take this vocabulary's tokeniser too long.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
         let weights = &self.inner.weights;
         let too_long = || Error::TextTooLong { bytes: text.len() };
@@ -94,6 +98,9 @@ impl Vocab {
             let text = Some(text).filter(|text| text.len() <= Self::LONGEST_TEXT);
             text.and_then(|text| weights.tokenize(text, add_special, parse_special)).ok_or_else(too_long)
         };
+        if let Some(characters) = self.inner.runs.and_then(|runs| runs.too_long(text)) {
+            return Err(Error::RunTooLong { characters });
+        }
         let parts = self.inner.parts[usize::from(parse_special)].get_or_init(|| Parts::new(weights, parse_special));
         let parts = parts.of(text).ok_or_else(too_long)?;
         if let [] | [Part::Text(_)] = parts[..] {
