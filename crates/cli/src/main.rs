@@ -46,10 +46,10 @@ impl std::fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(std::env::args_os().map(long_form));
-    if matches!(cli.command, Command::RenderTemplates) {
+    if templates::is_renderer() {
         return templates::render();
     }
+    let cli = Cli::parse_from(std::env::args_os().map(long_form));
     let computes = cli.command.computes();
     if computes {
         environment::complete();
@@ -81,7 +81,6 @@ fn long_form(arg: OsString) -> OsString {
 fn start(cli: Cli) -> anyhow::Result<()> {
     let _log = logging::start(&cli)?;
     match cli.command {
-        Command::RenderTemplates => Ok(()),
         Command::Pull(args) => models::pull(&args),
         Command::Convert(args) => models::convert(&args),
         Command::List(args) => models::list(&args),

@@ -1,4 +1,4 @@
-//! Chat templates are rendered in processes of their own, which are this program too: `sled render-templates`.
+//! Chat templates are rendered in processes of their own, which are this program too, as `sled render-templates`.
 //!
 //! A template comes with a model or from a server, and is a program. Where it cannot be stopped, its process can be killed.
 
@@ -8,7 +8,7 @@ use std::sync::{LazyLock, mpsc};
 
 use sled_model::chat::{Renderer, answer_requests};
 
-/// The subcommand.
+/// The argument of a process that renders. It is no command for users, and nothing else is started for it.
 const NAME: &str = "render-templates";
 
 /// What renders all chat templates of this process.
@@ -29,6 +29,11 @@ fn command() -> io::Result<Command> {
         command.arg0("sled").process_group(0);
     }
     Ok(command)
+}
+
+/// Whether this process was started to render.
+pub fn is_renderer() -> bool {
+    std::env::args_os().nth(1).is_some_and(|argument| argument == NAME)
 }
 
 /// Renders until whoever started this process ends.
@@ -63,5 +68,5 @@ fn bound_memory() {
     let size =
         status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let most = (size.unwrap_or(0) << 10) + sled_model::workers::STACK as u64 + VALUES;
-    let _refused = setrlimit(Resource::As, limit(most)).and_then(|()| setrlimit(Resource::Core, limit(0)));
+    let _refused = [setrlimit(Resource::As, limit(most)), setrlimit(Resource::Core, limit(0))];
 }

@@ -108,8 +108,9 @@ impl Sled {
 
     /// The processes that it has started and not waited for.
     fn children(&self) -> BTreeSet<u32> {
-        let processes =
-            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let processes = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
         processes.filter(|&process| stat(process).is_some_and(|(_, parent)| parent == self.process.id())).collect()
     }
 
@@ -130,7 +131,9 @@ impl Drop for Sled {
 
 fn command(folder: &TempDir, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sled"));
-    std::env::vars().filter(|(name, _)| name.starts_with("SLED_")).for_each(|(name, _)| drop(command.env_remove(name)));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SLED_")) {
+        command.env_remove(name);
+    }
     command.args(args).env("XDG_CACHE_HOME", folder.path()).stdin(Stdio::null());
     command
 }
@@ -140,6 +143,15 @@ fn stat(process: u32) -> Option<(char, u32)> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether the thread that renders is at work.
+fn is_rendering(process: u32) -> bool {
+    let mut threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.any(|thread| {
+        let stat = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat"))).unwrap_or_default();
+        stat.contains("(sled-worker-1) R")
+    })
 }
 
 /// A figure in MiB of /proc/PROCESS/status; `None` if the process has ended.
@@ -268,8 +280,7 @@ fn no_process_that_renders_outlives_the_one_that_it_renders_for() {
                     write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
                     let _ended = stream.read_to_end(&mut Vec::new());
                 });
-                // It computes.
-                while stat(renderer).is_some_and(|(state, _)| state != 'R') {
+                while !is_rendering(renderer) {
                     thread::yield_now();
                 }
             }

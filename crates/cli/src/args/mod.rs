@@ -120,9 +120,6 @@ pub enum Command {
         /// The shell: bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
-    /// Render chat templates for the process that started this one
-    #[command(hide = true)]
-    RenderTemplates,
 }
 
 impl Command {
