@@ -23,6 +23,7 @@ mod run;
 mod serve;
 mod show;
 mod sim;
+mod templates;
 mod top;
 
 use std::ffi::OsString;
@@ -45,6 +46,9 @@ impl std::fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
+    if templates::is_renderer() {
+        return templates::render();
+    }
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
     let computes = cli.command.computes();
     if computes {

@@ -13,7 +13,7 @@ use sled_server::{EngineStats, Front, Http, Identity, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};
 use crate::show::announce;
-use crate::{device, models, ports};
+use crate::{device, models, ports, templates};
 
 /// Rows that one forward pass may have.
 pub const ROWS: u32 = 512;
@@ -41,7 +41,8 @@ pub fn api_settings(
 ) -> sled_api::Settings {
     let name = device::hostname();
     let hosts = if name.is_empty() { Vec::new() } else { vec![format!("{name}.local"), name] };
-    sled_api::Settings { api_key, origins, hosts, limits: listen.limits(), ..Default::default() }
+    let renderer = templates::renderer();
+    sled_api::Settings { api_key, origins, hosts, limits: listen.limits(), renderer, ..Default::default() }
 }
 
 /// Loads the model and listens; on the HTTP port already while it loads.
