@@ -189,7 +189,7 @@ impl From<sled_model::Error> for Error {
             sled_model::Error::TextTooLong { .. } => {
                 Self::Invalid { message: error.to_string(), param: None, code: Some("context_length_exceeded") }
             }
-            sled_model::Error::WorkTooLong | sled_model::Error::WorkFailed => {
+            sled_model::Error::RunTooLong { .. } | sled_model::Error::WorkTooLong | sled_model::Error::WorkFailed => {
                 Self::Invalid { message: error.to_string(), param: None, code: Some("invalid_value") }
             }
             other => Self::Model(other),

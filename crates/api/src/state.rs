@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus_client::registry::Registry;
 use sled_core::Token;
 use sled_core::sampler::{Grammar, GrammarText};
+use sled_model::chat::Renderer;
 use sled_model::prompt::ChatPrompts;
 use sled_model::workers::Workers;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Whom the port lets in, and for how long.
     pub limits: Limits,
+    /// What renders the model's chat template.
+    pub renderer: Renderer,
 }
 
 /// The API: what its routes share. It can be listened to before there is a backend. Cloning shares it.
@@ -80,7 +83,7 @@ impl Api {
     /// # Errors
     /// If the vocabulary of the model cannot tokenise.
     pub fn serve(&self, backend: Arc<dyn Backend>) -> Result<(), Error> {
-        let served = Served::new(backend, &self.shared.settings.aliases)?;
+        let served = Served::new(backend, &self.shared.settings)?;
         if !served.backend.counts_requests() {
             self.register(|registry| self.shared.metrics.register_requests(registry));
         }
@@ -165,10 +168,11 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn new(backend: Arc<dyn Backend>, aliases: &[String]) -> Result<Self, Error> {
+    fn new(backend: Arc<dyn Backend>, settings: &Settings) -> Result<Self, Error> {
         let vocab = backend.vocab();
-        let of = vocab.clone();
-        let prompts = Workers::shared().run_blocking(move || ChatPrompts::of(&of)).and_then(|prompts| prompts);
+        let (of, renderer) = (vocab.clone(), settings.renderer.clone());
+        let prompts =
+            Workers::shared().run_blocking(move || ChatPrompts::of(&of, &renderer)).and_then(|prompts| prompts);
         if let Err(error) = &prompts {
             tracing::warn!("chats are refused: {error}");
         }
@@ -186,7 +190,7 @@ impl Served {
             prompts,
             calls_tools,
             markers,
-            aliases: aliases.to_vec(),
+            aliases: settings.aliases.clone(),
             fingerprint,
             created: unix_time(),
             backend,

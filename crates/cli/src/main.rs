@@ -23,9 +23,12 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use sled_core::names::for_terminal;
-use sled_launch::Usage;
+use sled_launch::{Usage, templates};
 
 fn main() -> ExitCode {
+    if templates::is_renderer() {
+        return templates::render();
+    }
     let cli = Cli::parse_from(std::env::args_os().map(long_form));
     let computes = cli.command.computes();
     if computes {

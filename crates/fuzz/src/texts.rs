@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use sled_core::sampler::Grammar;
 use sled_llama::load_vocabulary;
-use sled_model::chat::{ChatTemplate, Message};
+use sled_model::chat::{ChatTemplate, Message, Renderer, TemplateSource};
 use sled_model::grammar::Compiler;
 use sled_model::workers::Workers;
 
@@ -55,6 +55,6 @@ pub fn header(data: &[u8]) {
     std::fs::write(&path, data).expect("a file can be written");
     if let Ok(vocab) = load_vocabulary(&path) {
         let _tokens = vocab.tokenize("The <|im_end|> fox \u{e9}\u{1f98a}\n\n  12", true, true);
-        let _template = ChatTemplate::of(&vocab);
+        let _template = TemplateSource::of(&vocab).map(|source| Renderer::in_process().compile(source));
     }
 }

@@ -1,8 +1,9 @@
 //! The laboratory: what measures SLED, and what simulates it, with results as JSON, plots and pages.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands of a command-line tool print")]
+#![allow(unreachable_pub, reason = "one name of it is reachable")]
 
-pub mod args;
+mod args;
 mod bench;
 mod beyond;
 mod output;
@@ -12,7 +13,7 @@ mod profile;
 mod sim;
 mod virtual_time;
 
-use args::Lab;
+pub use args::Lab;
 
 /// Carries out a command of the laboratory.
 ///

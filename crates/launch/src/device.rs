@@ -16,7 +16,7 @@ use sled_model::vocabulary::Vocab;
 use sled_model::workers::Workers;
 
 use crate::args::DeviceArgs;
-use crate::{Usage, models};
+use crate::{Usage, models, templates};
 
 /// Rows that one pass of a draft model may have.
 pub const DRAFT_ROWS: u32 = 256;
@@ -116,7 +116,7 @@ pub fn chat_tokens(vocab: &Vocab, messages: &[Message]) -> anyhow::Result<Vec<To
     let vocab = vocab.clone();
     let messages = messages.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
     let tokens = Workers::shared().run_blocking(move || {
-        let Some(prompts) = ChatPrompts::of(&vocab)? else { return Ok(None) };
+        let Some(prompts) = ChatPrompts::of(&vocab, &templates::renderer())? else { return Ok(None) };
         prompts.tokens(messages, Extras::default(), true, false, Vocab::LONGEST_TEXT).map(Some)
     })??;
     let none = "the target model has no chat template; use `sled run --raw` with a text to continue";

@@ -9,6 +9,7 @@ pub mod models;
 pub mod ports;
 pub mod progress;
 pub mod serve;
+pub mod templates;
 mod usage;
 
 pub use usage::Usage;

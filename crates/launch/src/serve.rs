@@ -12,7 +12,7 @@ use sled_model::grammar::Compiler;
 use sled_server::{Front, Http, Identity, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};
-use crate::{device, models};
+use crate::{device, models, templates};
 
 /// Rows that one forward pass may have.
 pub const ROWS: u32 = 512;
@@ -25,7 +25,8 @@ pub fn api_settings(
 ) -> sled_api::Settings {
     let name = device::hostname();
     let hosts = if name.is_empty() { Vec::new() } else { vec![format!("{name}.local"), name] };
-    sled_api::Settings { api_key, origins, hosts, limits: listen.limits(), ..Default::default() }
+    let renderer = templates::renderer();
+    sled_api::Settings { api_key, origins, hosts, limits: listen.limits(), renderer, ..Default::default() }
 }
 
 /// Loads the model and listens; on the HTTP port already while it loads.

@@ -20,6 +20,7 @@ mod header;
 mod memory;
 mod model;
 mod parts;
+mod runs;
 mod system;
 mod vocab;
 

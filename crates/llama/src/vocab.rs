@@ -14,6 +14,7 @@ use super::ffi::{Load, Weights};
 use super::file::{self, ModelFile};
 use super::model;
 use super::parts::{Part, Parts};
+use super::runs::Runs;
 
 /// Loads the vocabulary of a GGUF file, and none of its weights: of a file that [`crate::vocabulary_file`] made, or of a
 /// model file.
@@ -41,7 +42,8 @@ pub(super) fn vocabulary(weights: Arc<Weights>, name: &str) -> Result<Vocab, Err
         chat_template: weights.chat_template(),
         fingerprint: fingerprint(&weights),
     };
-    Ok(Vocab::new(info, LlamaTokenizer { weights, parts: Default::default() }))
+    let runs = weights.metadata(c"tokenizer.ggml.pre").as_deref().and_then(Runs::of);
+    Ok(Vocab::new(info, LlamaTokenizer { weights, parts: Default::default(), runs }))
 }
 
 #[derive(Debug)]
@@ -49,6 +51,7 @@ struct LlamaTokenizer {
     weights: Arc<Weights>,
     /// What is found in a text before it is tokenised, with the names of control tokens and without.
     parts: [OnceLock<Parts>; 2],
+    runs: Option<Runs>,
 }
 
 impl Tokenizer for LlamaTokenizer {
@@ -59,6 +62,9 @@ impl Tokenizer for LlamaTokenizer {
             let text = Some(text).filter(|text| text.len() <= Vocab::LONGEST_TEXT);
             text.and_then(|text| weights.tokenize(text, add_special, parse_special)).ok_or_else(too_long)
         };
+        if let Some(characters) = self.runs.and_then(|runs| runs.too_long(text)) {
+            return Err(Error::RunTooLong { characters });
+        }
         let parts = self.parts[usize::from(parse_special)].get_or_init(|| Parts::new(weights, parse_special));
         let parts = parts.of(text).ok_or_else(too_long)?;
         if let [] | [Part::Text(_)] = parts[..] {

@@ -225,6 +225,14 @@ pub enum Error {
         /// How many bytes it has.
         bytes: usize,
     },
+    /// A text has digits or blanks that the vocabulary's tokeniser would take too long for.
+    #[error(
+        "{characters} digits or blanks in a row take this model's tokeniser too long; put something else between them"
+    )]
+    RunTooLong {
+        /// How many there are in the longest run.
+        characters: usize,
+    },
     /// A model file cannot be converted.
     #[error("llama.cpp cannot convert {}: {reason}", .path.display())]
     Convert {
@@ -236,6 +244,9 @@ pub enum Error {
     /// A chat template is not valid, or refuses the messages.
     #[error("the model's chat template cannot be used: {0}")]
     ChatTemplate(String),
+    /// There is no process to render a chat template in.
+    #[error("cannot start a process to render chats: {0}; the system may be out of memory or processes")]
+    Renderer(#[source] std::io::Error),
     /// Too much waits for the workers already.
     #[error("too many requests are being prepared; try again in a second")]
     WorkersBusy,

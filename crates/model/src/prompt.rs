@@ -8,28 +8,29 @@ use serde_json::{Map, Value};
 use sled_core::Token;
 
 use crate::Error;
-use crate::chat::{ChatTemplate, Extras};
+use crate::chat::{Extras, Renderer, Template, TemplateSource};
 use crate::vocabulary::Vocab;
 
 /// A vocabulary's chat template, and how its prompts become tokens.
 #[derive(Debug)]
 pub struct ChatPrompts {
     vocab: Vocab,
-    template: ChatTemplate,
+    template: Template,
     names: Names,
 }
 
 impl ChatPrompts {
-    /// The chat template of a vocabulary; `None` if it has none.
+    /// The chat template of a vocabulary, which `renderer` is to render; `None` if it has none.
     ///
     /// # Errors
     /// If the template is not valid.
-    pub fn of(vocab: &Vocab) -> Result<Option<Self>, Error> {
-        let Some(template) = ChatTemplate::of(vocab)? else { return Ok(None) };
+    pub fn of(vocab: &Vocab, renderer: &Renderer) -> Result<Option<Self>, Error> {
+        let Some(source) = TemplateSource::of(vocab) else { return Ok(None) };
+        let template = renderer.compile(source)?;
         Ok(Some(Self { names: Names::of(vocab)?, vocab: vocab.clone(), template }))
     }
 
-    /// The tokens of a chat, as [`ChatTemplate::render_with`] renders it. Control tokens are those that the template itself
+    /// The tokens of a chat, as [`Template::render`] renders it. Control tokens are those that the template itself
     /// writes: where messages, tools or variables spell one, it is text.
     ///
     /// With `add_special`, what the model wants at the ends of a text is added.
@@ -45,7 +46,7 @@ impl ChatPrompts {
         longest: usize,
     ) -> Result<Vec<Token>, Error> {
         let render = |messages: &[Value], extras: &Extras| {
-            let text = self.template.render_with(messages, extras, add_generation_prompt)?;
+            let text = self.template.render(messages, extras, add_generation_prompt)?;
             if text.len() > longest { Err(Error::TextTooLong { bytes: text.len() }) } else { Ok(text) }
         };
         let spelt = {

@@ -79,7 +79,8 @@ impl Vocab {
     /// [workers](crate::workers::Workers).
     ///
     /// # Errors
-    /// If the text is longer than [`Self::LONGEST_TEXT`] between its control tokens, or has too many that overlap.
+    /// If the text is longer than [`Self::LONGEST_TEXT`] between its control tokens, has too many that overlap, or a run of
+    /// characters that would take its tokeniser too long.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<Token>, Error> {
         self.inner.tokenizer.tokenize(text, add_special, parse_special)
     }

@@ -83,7 +83,7 @@ pub enum Command {
     Demo(DemoArgs),
     #[cfg(feature = "lab")]
     #[command(flatten)]
-    Lab(sled_lab::args::Lab),
+    Lab(sled_lab::Lab),
     /// Print a completion script for a shell
     Completions {
         /// The shell: bash, zsh, fish, elvish or powershell

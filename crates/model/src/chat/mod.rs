@@ -1,9 +1,20 @@
 //! Chat templates: messages to the prompt that a model was trained on.
 //!
-//! Templates come with models and from servers, and are programs: what they may take is bounded. Compiling one and rendering with
-//! it recurse as deep as it is nested, and belong on [workers](crate::workers::Workers).
+//! Templates come with models and from servers, and are programs: what they may take is bounded, by fuel, and by the processes that
+//! a [`Renderer`] may have for them.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `mod.rs` | compiles and renders |
+//! | `functions.rs`, `tags.rs` | what templates expect beside the engine's own functions and tags |
+//! | `renderer.rs` | does it here or in other processes |
+//! | `pool.rs` | those processes, each of which can be killed |
+//! | `protocol.rs` | what is said to them, and their part |
 
 mod functions;
+mod pool;
+mod protocol;
+mod renderer;
 mod tags;
 
 use std::io;
@@ -11,6 +22,8 @@ use std::io;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};
+pub use protocol::answer_requests;
+pub use renderer::{Renderer, Template};
 use serde::{Deserialize, Serialize};
 use sled_core::Token;
 
@@ -29,7 +42,35 @@ pub struct Message {
 /// The most bytes of what a template says of messages that it refuses.
 const LONGEST_REASON: usize = 500;
 
-/// A chat template in Jinja, as the `transformers` library renders them.
+/// What is said of a template that is stopped.
+const TOO_LONG: &str = "it takes too long; shorten the messages";
+
+/// A chat template as it comes with a model: not compiled yet, and not to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateSource {
+    /// The template, in Jinja.
+    pub source: String,
+    /// How the vocabulary spells its begin token; empty if it has none.
+    pub bos: String,
+    /// How the vocabulary spells its end token; empty if it has none.
+    pub eos: String,
+}
+
+impl TemplateSource {
+    /// The chat template of a vocabulary; `None` if it has none.
+    #[must_use]
+    pub fn of(vocab: &Vocab) -> Option<Self> {
+        let spelt = |token: Option<Token>| {
+            let piece = token.map(|token| vocab.piece(token, true)).unwrap_or_default();
+            String::from_utf8_lossy(&piece).into_owned()
+        };
+        let source = vocab.chat_template()?.to_owned();
+        Some(Self { source, bos: spelt(vocab.bos()), eos: spelt(vocab.eos()) })
+    }
+}
+
+/// A chat template in Jinja, as the `transformers` library renders them, in this process. Compiling one and rendering with it
+/// recurse as deep as it is nested, and belong on [workers](crate::workers::Workers).
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -68,17 +109,8 @@ impl ChatTemplate {
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// The chat template of a vocabulary; `None` if it has none.
-    ///
-    /// # Errors
-    /// If the template is not valid.
-    pub fn of(vocab: &Vocab) -> Result<Option<Self>, Error> {
-        let spelt = |token: Option<Token>| {
-            let piece = token.map(|token| vocab.piece(token, true)).unwrap_or_default();
-            String::from_utf8_lossy(&piece).into_owned()
-        };
-        let (bos, eos) = (spelt(vocab.bos()), spelt(vocab.eos()));
-        vocab.chat_template().map(|source| Self::new(source, &bos, &eos)).transpose()
+    pub(crate) fn compile(template: &TemplateSource) -> Result<Self, Error> {
+        Self::new(&template.source, &template.bos, &template.eos)
     }
 
     /// The prompt for `messages`, each of them a map of `role`, `content` and whatever else the template knows; with
@@ -146,7 +178,7 @@ impl io::Write for Prompt {
 }
 
 /// What a template may be told beside the messages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Extras {
     /// The tools that the model may call, each as OpenAI's API describes it.
     pub tools: Vec<serde_json::Value>,
@@ -157,7 +189,7 @@ pub struct Extras {
 /// The sentence of a template's error: what the template itself says, if it does.
 fn refused(error: &minijinja::Error) -> Error {
     let mut sentence = match (error.detail(), error.line()) {
-        _ if error.kind() == ErrorKind::OutOfFuel => "it takes too long; shorten the messages".to_owned(),
+        _ if error.kind() == ErrorKind::OutOfFuel => TOO_LONG.to_owned(),
         (Some(detail), Some(line)) if error.kind() == ErrorKind::SyntaxError => format!("{detail} in line {line}"),
         (Some(detail), _) => detail.to_owned(),
         (None, _) => error.to_string(),
