@@ -8,7 +8,7 @@ use sled_llama::requantize;
 use sled_model::catalog::{self, ModelRef, Progress, Store};
 
 use crate::args::{ConvertArgs, ListArgs, PullArgs};
-use sled_launch::Usage;
+use sled_launch::models::{locate, parse};
 
 /// `sled pull`.
 pub fn pull(args: &PullArgs) -> anyhow::Result<()> {
