@@ -7,7 +7,9 @@
 //! |---|---|
 //! | `backend.rs` | what is asked of whatever generates |
 //! | `listen/` | the ports: who is let in, and for how long |
-//! | `router.rs` | the routes, keys, names and bodies of requests |
+//! | `router.rs`, `openapi.rs` | the routes, keys, and the document that describes them |
+//! | `call.rs` | a request that was let in: its name, its place, its body |
+//! | `condition.rs` | whether it can answer, and its figures |
 //! | `body.rs` | how much memory requests may take |
 //! | `origin.rs` | pages of other sites, which may not ask unless they are named |
 //! | `openai/` | what requests may say, and what they are answered |
@@ -18,6 +20,8 @@
 
 pub mod backend;
 mod body;
+mod call;
+mod condition;
 mod error;
 mod generation;
 mod grammar;

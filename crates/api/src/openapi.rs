@@ -3,8 +3,8 @@
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
+use crate::condition;
 use crate::openai::{answer, chat, completions, models, tokenize};
-use crate::router;
 
 /// The document that `/openapi.json` answers with.
 #[derive(OpenApi)]
@@ -17,8 +17,8 @@ use crate::router;
         models::get,
         tokenize::tokenize,
         tokenize::detokenize,
-        router::health,
-        router::metrics,
+        condition::health,
+        condition::metrics,
     ),
     components(schemas(answer::ChatChunk)),
     modifiers(&Key),

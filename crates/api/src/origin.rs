@@ -7,18 +7,17 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowPrivateNetwork, CorsLayer};
 
 use crate::error::Error;
-use crate::router::REQUEST_ID;
-use crate::state::Api;
 
 /// What is told to everybody, whatever name it is asked by: Prometheus and load balancers have names of their own for us.
 const OPEN: [&str; 2] = ["/health", "/metrics"];
@@ -70,8 +69,8 @@ impl FromStr for Origin {
     }
 }
 
-/// Lets the pages of `origins` read the answers of `routes`.
-pub(crate) fn open(routes: Router, origins: &[Origin]) -> Router {
+/// Lets the pages of `origins` read the answers of `routes`, and their header `name`.
+pub(crate) fn open(routes: Router, origins: &[Origin], name: &HeaderName) -> Router {
     if origins.is_empty() {
         return routes;
     }
@@ -80,19 +79,33 @@ pub(crate) fn open(routes: Router, origins: &[Origin]) -> Router {
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .allow_private_network(AllowPrivateNetwork::yes())
-        .expose_headers([REQUEST_ID.clone()]);
+        .expose_headers([name.clone()]);
     routes.layer(layer)
 }
 
-/// Refuses what a page of another site asks. Where there is an API key, that tells who may ask.
-pub(crate) async fn check(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Error> {
-    let settings = api.settings();
-    if settings.api_key.is_none() && !OPEN.contains(&request.uri().path()) {
+/// Who may ask without an API key. A clone shares it.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    /// The names that this machine may be asked by, beside its addresses and `localhost`.
+    hosts: Arc<[String]>,
+    /// Pages of other sites that may ask.
+    origins: Arc<[Origin]>,
+}
+
+impl Guard {
+    pub(crate) fn new(hosts: &[String], origins: &[Origin]) -> Self {
+        Self { hosts: hosts.into(), origins: origins.into() }
+    }
+}
+
+/// Middleware: refuses what a page of another site asks.
+pub(crate) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Result<Response, Error> {
+    if !OPEN.contains(&request.uri().path()) {
         let hosts = hosts(&request)?;
-        if let Some(host) = hosts.iter().find(|host| !is_ours(host.host(), &settings.hosts, &settings.origins)) {
+        if let Some(host) = hosts.iter().find(|host| !is_ours(host.host(), &guard.hosts, &guard.origins)) {
             return Err(Error::ForeignHost(host.host().to_owned()));
         }
-        if let Some(origin) = foreign_origin(request.headers(), &hosts, &settings.origins) {
+        if let Some(origin) = foreign_origin(request.headers(), &hosts, &guard.origins) {
             return Err(Error::ForeignOrigin(origin));
         }
     }

@@ -5,6 +5,7 @@
 //! it would have drafted next is recorded too: a device goes on drafting until it learns of the mistake.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sled_core::Token;
@@ -93,4 +94,64 @@ impl Recording {
         }
         Ok(recording)
     }
+}
+
+/// The outputs of a recording, in a vocabulary of their own that has nothing but their tokens: token `i` is the output's
+/// `i`-th different one, so that a row of logits is short. A clone shares them.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    all: Arc<[Output]>,
+    vocab_size: usize,
+}
+
+impl Outputs {
+    /// The outputs of `recording`.
+    #[must_use]
+    pub fn of(recording: &Recording) -> Self {
+        let all: Arc<[Output]> = recording.outputs.iter().map(renumber).collect();
+        let largest = |output: &Output| {
+            let drafts = output.drafts.iter().flat_map(|draft| [draft.token, draft.second]);
+            let detours = output.detours.iter().flatten().map(|(token, _)| *token);
+            output.tokens.iter().copied().chain(drafts).chain(detours).max().unwrap_or(0) as usize
+        };
+        let vocab_size = all.iter().map(largest).max().unwrap_or(0).max(all.len()) + 1;
+        Self { all, vocab_size }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Output] {
+        &self.all
+    }
+
+    /// The output `index`, which begins again after the last; `None` if there is no output.
+    #[must_use]
+    pub fn cycle(&self, index: usize) -> Option<&Output> {
+        self.all.get(index % self.all.len().max(1))
+    }
+
+    /// Tokens in the vocabulary.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}
+
+fn renumber(output: &Output) -> Output {
+    let mut known: Vec<Token> = Vec::new();
+    let mut number = |token: Token| {
+        let at = known.iter().position(|&other| other == token).unwrap_or_else(|| {
+            known.push(token);
+            known.len() - 1
+        });
+        Token::try_from(at).unwrap_or(Token::MAX)
+    };
+    let mut output = output.clone();
+    output.tokens.iter_mut().for_each(|token| *token = number(*token));
+    for draft in &mut output.drafts {
+        draft.token = number(draft.token);
+        draft.second = number(draft.second);
+    }
+    output.detours.iter_mut().flatten().for_each(|(token, _)| *token = number(*token));
+    output
 }

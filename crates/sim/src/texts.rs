@@ -12,7 +12,7 @@ use sled_core::step::{CacheOp, Row};
 use sled_model::drafter::Drafter;
 use sled_model::{Error, Limits, Model};
 
-use crate::replay::Replay;
+use crate::recording::{Output, Outputs};
 use crate::rng::{mix, unit};
 
 /// Tokens in the vocabulary of drawn texts.
@@ -34,7 +34,7 @@ pub struct Family {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A recording.
-    Recorded(Replay),
+    Recorded(Outputs),
     /// Each draft is right with this probability, whatever the others are, and the drafter's confidence is that probability.
     Drawn {
         /// The probability that a draft is right.
@@ -49,7 +49,7 @@ impl Source {
     #[must_use]
     pub fn answers(&self) -> usize {
         match self {
-            Self::Recorded(replay) => replay.len().max(1),
+            Self::Recorded(outputs) => outputs.all().len().max(1),
             Self::Drawn { .. } => 1,
         }
     }
@@ -75,7 +75,7 @@ impl Texts {
     #[must_use]
     pub fn new(families: Vec<Family>, shared: usize, seed: u64) -> Self {
         let vocab = |family: &Family| match &family.source {
-            Source::Recorded(replay) => replay.vocab_size(),
+            Source::Recorded(outputs) => outputs.vocab_size(),
             Source::Drawn { .. } => VOCAB as usize,
         };
         let vocab_size = families.iter().map(vocab).max().unwrap_or(1);
@@ -116,9 +116,7 @@ impl Texts {
     pub fn answer_len(&self, number: Token) -> usize {
         let Some((family, index)) = self.find(number) else { return 0 };
         match &family.source {
-            Source::Recorded(replay) => {
-                replay.outputs().get(index % replay.len().max(1)).map_or(0, |output| output.tokens.len())
-            }
+            Source::Recorded(outputs) => outputs.cycle(index).map_or(0, |output| output.tokens.len()),
             Source::Drawn { answer, .. } => self.between(*answer, number, 0),
         }
     }
@@ -127,9 +125,7 @@ impl Texts {
         let Some((family, index)) = self.find(number) else { return 0 };
         let len = match (family.prompt, &family.source) {
             (Some(range), _) => self.between(range, number, 1),
-            (None, Source::Recorded(replay)) => {
-                replay.outputs().get(index % replay.len().max(1)).map_or(0, |output| output.prompt_len)
-            }
+            (None, Source::Recorded(outputs)) => outputs.cycle(index).map_or(0, |output| output.prompt_len),
             (None, Source::Drawn { .. }) => 0,
         };
         len.max(self.0.shared + 1)
@@ -155,9 +151,8 @@ impl Texts {
     fn choice(&self, number: Token, at: usize) -> Token {
         let Some((family, index)) = self.find(number) else { return 0 };
         match &family.source {
-            Source::Recorded(replay) => {
-                let output = replay.outputs().get(index % replay.len().max(1));
-                output.and_then(|output| output.tokens.get(at).copied()).unwrap_or(0)
+            Source::Recorded(outputs) => {
+                outputs.cycle(index).and_then(|output| output.tokens.get(at).copied()).unwrap_or(0)
             }
             Source::Drawn { .. } => (self.hash(number, at as u64) % VOCAB) as Token,
         }
@@ -169,8 +164,8 @@ impl Texts {
         let Some((family, index)) = self.find(number) else { return (None, 0) };
         let at = text.len();
         let draft = match &family.source {
-            Source::Recorded(replay) => {
-                let Some(output) = replay.outputs().get(index % replay.len().max(1)) else { return (None, 0) };
+            Source::Recorded(outputs) => {
+                let Some(output) = outputs.cycle(index) else { return (None, 0) };
                 let rest = |right: usize| text.get(right..).unwrap_or_default().iter();
                 right = right.min(at);
                 right += rest(right).zip(output.tokens.iter().skip(right)).take_while(|(a, b)| a == b).count();
@@ -193,8 +188,8 @@ impl Texts {
 impl Family {
     fn longest(&self, shared: usize) -> usize {
         let (prompt, answer) = match &self.source {
-            Source::Recorded(replay) => {
-                let longest = |of: fn(&crate::recording::Output) -> usize| replay.outputs().iter().map(of).max();
+            Source::Recorded(outputs) => {
+                let longest = |of: fn(&Output) -> usize| outputs.all().iter().map(of).max();
                 (longest(|output| output.prompt_len), longest(|output| output.tokens.len()))
             }
             Source::Drawn { answer, .. } => (None, Some(answer.1)),

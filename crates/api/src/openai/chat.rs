@@ -17,10 +17,10 @@ use super::members::{Members, weight_of};
 use super::options::{Options, refuse_constraints};
 use crate::backend::Job;
 use crate::body::Received;
+use crate::call::{Call, prepare};
 use crate::error::{Error, ErrorBody};
 use crate::generation::Generation;
 use crate::grammar::{self, Callable, Choice};
-use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 use crate::stream::stream;
 

@@ -15,9 +15,9 @@ use super::options::{Options, refuse_constraints};
 use super::summary::{RequestMetrics, SledChunk, SledSummary, Usage};
 use crate::backend::Job;
 use crate::body::Received;
+use crate::call::{Call, prepare};
 use crate::error::{Error, ErrorBody};
 use crate::generation::{End, Generation, Shown, Step};
-use crate::router::{Call, prepare};
 use crate::state::{Api, Served, unix_time};
 use crate::stream::{Chunks, stream};
 

@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::chat::ChatRequest;
 use super::members::Members;
+use crate::call::{Call, prepare};
 use crate::error::{Error, ErrorBody};
-use crate::router::{Call, prepare};
 use crate::state::{Api, Served};
 
 /// A text: llama-server calls it `content`, vLLM `prompt` or, of a chat, `messages`.

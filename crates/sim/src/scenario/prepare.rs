@@ -8,8 +8,7 @@ use super::{Cost, DeviceClass, Range, Scenario};
 use crate::Error;
 use crate::cost::{Curve, PassCost, StepCost, millis};
 use crate::profile::Profiles;
-use crate::recording::Recording;
-use crate::replay::Replay;
+use crate::recording::{Outputs, Recording};
 use crate::texts::{Family, Source};
 
 /// Tokens of a prompt where neither a recording nor the scenario says how many.
@@ -95,7 +94,7 @@ fn drafter(class: &DeviceClass, profiles: Option<&Profiles>) -> Result<(Duration
 fn family(
     scenario: &Scenario,
     class: &DeviceClass,
-    recordings: &mut BTreeMap<PathBuf, Replay>,
+    recordings: &mut BTreeMap<PathBuf, Outputs>,
 ) -> Result<Family, Error> {
     let load = &scenario.load;
     let Some(path) = &class.recording else {
@@ -103,17 +102,17 @@ fn family(
         let prompt = load.prompt_tokens.unwrap_or(PROMPT);
         return Ok(Family { source, knowledge: class.knowledge, prompt: Some(prompt.ends()) });
     };
-    let replay = match recordings.get(path) {
-        Some(replay) => replay.clone(),
+    let outputs = match recordings.get(path) {
+        Some(outputs) => outputs.clone(),
         None => {
-            let replay = Replay::new(&Recording::load(path)?);
-            if replay.is_empty() {
+            let outputs = Outputs::of(&Recording::load(path)?);
+            if outputs.all().is_empty() {
                 return Err(Error::Recording { path: path.clone(), reason: "it has no outputs".to_owned() });
             }
-            recordings.insert(path.clone(), replay.clone());
-            replay
+            recordings.insert(path.clone(), outputs.clone());
+            outputs
         }
     };
     let prompt = load.prompt_tokens.map(Range::ends);
-    Ok(Family { source: Source::Recorded(replay), knowledge: class.knowledge, prompt })
+    Ok(Family { source: Source::Recorded(outputs), knowledge: class.knowledge, prompt })
 }
