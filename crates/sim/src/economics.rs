@@ -4,8 +4,10 @@
 //! that it draws (OPEX), after Walker, *The real cost of a CPU hour* (2009); one that is rented costs its rent. The paper's Eq. 2
 //! divides the sum by the tokens that come out.
 
+use serde::Serialize;
+
 /// The prices that are the same for all machines. The defaults are the paper's.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Prices {
     /// For how many years a machine is used that was bought: 3.
     pub lifetime_years: f64,

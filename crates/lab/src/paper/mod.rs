@@ -5,6 +5,7 @@ mod csv;
 mod page;
 mod plots;
 mod table2;
+pub mod template;
 mod text;
 
 use std::path::Path;
@@ -34,7 +35,7 @@ fn write(paper: &Paper, out: &Path, page: &Path) -> anyhow::Result<()> {
         write_text(&out.join(name), &text)?;
     }
     plots::plots(paper, out)?;
-    write_text(page, &page::page(paper))
+    write_text(page, &page::page(paper)?)
 }
 
 /// The data of each table and figure, by file.

@@ -1,6 +1,9 @@
 //! Table II: what the paper says SLED has, and the tests that show that this system has it.
 
+use serde::Serialize;
+
 /// A column of the table.
+#[derive(Serialize)]
 pub struct Claim {
     /// The column.
     pub column: &'static str,

@@ -1,4 +1,4 @@
-//! Numbers and tables as the page has them.
+//! Numbers as the page has them.
 
 use sled_sim::scenario::Estimate;
 
@@ -20,15 +20,6 @@ pub fn estimate(estimate: Estimate) -> String {
         Some(width) => format!("{mean} ± {width}"),
         None => mean,
     }
-}
-
-/// A table in Markdown.
-pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
-    let mut text = line(&head) + &"|---".repeat(head.len()) + "|\n";
-    rows.into_iter().for_each(|row| text += &line(&row));
-    text
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What the page says, as assertions on the data: they must hold with any seed.
 
+use serde::Serialize;
+
 use super::{CostPoint, Fig4, LoadPoint, Paper, Setting, Strategy, published};
 
 /// A statement of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Conclusion {
     /// What it is about, as the page's sections are called.
     pub about: About,
@@ -14,7 +16,8 @@ pub struct Conclusion {
 }
 
 /// The sections of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum About {
     /// Confidence against acceptance.
     Fig3,
