@@ -1,6 +1,6 @@
 //! A device inside a program of one's own: it drafts, with whatever implements `Drafter`, and a server verifies.
 //!
-//!     cargo run --release --workspace --locked --example embed
+//!     cargo run --release --locked -p sled-device --example embed
 //!
 //! The server is started here too, with the engine of the server's own example, so that there is one to connect to.
 

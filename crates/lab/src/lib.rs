@@ -6,11 +6,13 @@
 mod args;
 mod bench;
 mod beyond;
+mod numbers;
 mod output;
 mod paper;
 mod plan;
 mod profile;
 mod sim;
+mod template;
 mod virtual_time;
 
 pub use args::Lab;

@@ -85,6 +85,11 @@ impl Series {
     pub fn get(&self, line: &str, x: f64) -> Option<&Outcome> {
         self.points.iter().find(|point| point.line == line && point.x == x).map(|point| &point.outcome)
     }
+
+    /// The user's speed over that of thin clients.
+    pub fn gain(&self, line: &str, x: f64) -> Option<f64> {
+        Some(self.get(line, x)?.speed.mean / self.get(CENTRAL, x)?.speed.mean)
+    }
 }
 
 /// A point to simulate: its line, its x, the scenario, and the class that is looked at.

@@ -23,7 +23,7 @@ pub const OFFLOADED: Server = Server { fixed_ms: 300.0, row_ms: 2.0, context_ms:
 pub const BIG_DRAFTER: (f64, f64) = (2.0, 0.01);
 
 /// What a server takes and draws.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Server {
     pub fixed_ms: f64,
     pub row_ms: f64,
@@ -33,7 +33,7 @@ pub struct Server {
 }
 
 /// A drafter.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Drafter {
     pub name: &'static str,
     pub draft_ms: f64,

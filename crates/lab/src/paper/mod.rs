@@ -5,8 +5,6 @@ mod csv;
 mod page;
 mod plots;
 mod table2;
-pub mod template;
-mod text;
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use sled_sim::paper::{
 use sled_sim::theory::tokens_per_round;
 
 use super::table2::{CLAIMS, Claim};
-use super::template;
+use crate::template;
 
 /// The page as Markdown; plots are beside the data, in `../results/paper/`.
 pub fn page(paper: &Paper) -> anyhow::Result<String> {

@@ -1,6 +1,6 @@
 //! Another engine behind the server: whatever implements `Model` is served to devices, and over HTTP, as llama.cpp is.
 //!
-//!     cargo run --release --workspace --locked --example engine
+//!     cargo run --release --locked -p sled-server --example engine
 //!
 //! It prints how to ask it something, and serves until Ctrl-C. The engine itself is in `recital.rs`.
 

@@ -1,4 +1,4 @@
-//! Numbers as the page has them.
+//! Numbers as pages have them.
 
 use sled_sim::scenario::Estimate;
 
@@ -9,6 +9,12 @@ pub fn number(x: f64) -> String {
     }
     let digits = (2 - x.abs().log10().floor() as i32).clamp(0, 6);
     format!("{x:.*}", usize::try_from(digits).unwrap_or_default())
+}
+
+/// Two digits after the point below 10, and one from there on.
+pub fn short(x: f64) -> String {
+    let digits = if x < 10.0 { 2 } else { 1 };
+    format!("{x:.digits$}")
 }
 
 /// The mean and half its 95 % interval, if that is not 0 at this precision.

@@ -5,7 +5,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
-use super::text::{estimate, number};
+use crate::numbers::{estimate, number, short};
 
 /// The page that `template` makes of `data`. What it asks for and the data do not have is an error.
 pub fn render(template: &str, data: impl Serialize) -> anyhow::Result<String> {
@@ -14,6 +14,7 @@ pub fn render(template: &str, data: impl Serialize) -> anyhow::Result<String> {
     environment.set_syntax(syntax?);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_filter("number", number);
+    environment.add_filter("short", short);
     environment.add_filter("estimate", |Serde(value)| estimate(value));
     // With so many digits after the point.
     environment.add_filter("fixed", |value: f64, digits: usize| format!("{value:.digits$}"));
