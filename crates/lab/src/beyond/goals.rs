@@ -5,9 +5,8 @@ use serde::Serialize;
 use super::Findings;
 use super::capacity::{Capacities, with_goal};
 use super::map::Map;
-use super::page::NOISE;
 use super::series::{CENTRAL, NAMES, Series};
-use super::setting::{JETSON, LAPTOP, PI};
+use super::setting::{JETSON, LAPTOP, NOISE, PI};
 
 /// A goal, and what was found.
 #[derive(Serialize)]

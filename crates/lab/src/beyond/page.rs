@@ -7,12 +7,9 @@ use super::capacity::Capacities;
 use super::goals::{Goal, goals};
 use super::map::{DEVICES, DRAFTS, Map, STEPS, TRIPS};
 use super::series::{CENTRAL, NAMES, ORACLE, RTT, Series};
-use super::setting::{BIG, BIG_DRAFTER, Drafter, JETSON, LAPTOP, OFFLOADED, Outcome, PI, Server};
+use super::setting::{BIG, BIG_DRAFTER, Drafter, JETSON, LAPTOP, NOISE, OFFLOADED, Outcome, PI, Server};
 use crate::bench::ABOVE;
 use crate::template;
-
-/// Differences below this are noise: the widths of the confidence intervals.
-pub const NOISE: f64 = 0.02;
 
 /// The page.
 pub fn render(findings: &Findings) -> anyhow::Result<String> {

@@ -22,6 +22,9 @@ pub const OFFLOADED: Server = Server { fixed_ms: 300.0, row_ms: 2.0, context_ms:
 /// A draft model of the 1B class on one of the four A100: 1.2 ms to read its weights, the rest launching (assumed).
 pub const BIG_DRAFTER: (f64, f64) = (2.0, 0.01);
 
+/// Differences below this are noise: the widths of the confidence intervals.
+pub const NOISE: f64 = 0.02;
+
 /// What a server takes and draws.
 #[derive(Clone, Copy, Serialize)]
 pub struct Server {
