@@ -41,7 +41,7 @@ impl Pool {
             Err(Failure::Late) => TOO_LONG,
             Err(Failure::Dead) => "it takes too much memory; shorten the messages",
         };
-        tracing::warn!("a process that rendered the chat template was killed: {reason}");
+        tracing::info!("a process that rendered the chat template was killed: {reason}");
         Err(Error::ChatTemplate(reason.to_owned()))
     }
 
