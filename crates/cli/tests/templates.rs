@@ -10,7 +10,7 @@
 #![allow(unreachable_pub)]
 #![cfg(target_os = "linux")]
 
-#[path = "../../model/tests/header/gguf.rs"]
+#[path = "../../llama/tests/header/gguf.rs"]
 #[allow(dead_code, missing_docs)]
 mod gguf;
 

@@ -42,13 +42,14 @@ impl Runs {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use sled_model::workers::Workers;
+
     use super::*;
     use crate::vocabulary;
-    use crate::workers::Workers;
 
     /// How many tokens of a byte each a text has, or why it is refused.
     fn tokens(pre: &'static str, text: String) -> Result<usize, String> {
-        let tokenize = move || vocabulary::made(pre, None).tokenize(&text, false, true).map(|tokens| tokens.len());
+        let tokenize = move || vocabulary::made(pre).tokenize(&text, false, true).map(|tokens| tokens.len());
         Workers::shared().run_blocking(tokenize).unwrap().map_err(|error| error.to_string())
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_device::{Link, Session, SessionOptions};
-use sled_model::llama::Vocab;
+use sled_model::vocabulary::Vocab;
 
 /// How long an answer may take, refusals and all, before it is none.
 const PATIENCE: Duration = Duration::from_secs(120);

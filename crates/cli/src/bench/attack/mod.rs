@@ -16,7 +16,7 @@ use anyhow::Context;
 use attacks::{ATTACKS, Attack, Target};
 use healthy::{Answer, Device, Likeness, Questions};
 use report::{Outcome, Ratios, Results, Seen};
-use sled_device::{Link, obtain_vocabulary};
+use sled_device::Link;
 use sled_model::chat::Message;
 use victim::{Peak, Watch};
 
@@ -127,7 +127,7 @@ impl Scene {
         let server = ServerProcess::sled(&arguments).await?;
         let http = server.http.as_deref().context("the server did not say where its HTTP port is")?;
         let link = Link::connect(&server.url).await?;
-        let vocab = obtain_vocabulary(&link, &device::vocabulary_folder()?).await?;
+        let vocab = device::vocabularies()?.obtain(&link).await?;
         let target = Target {
             grpc: server.url.trim_start_matches("http://").parse()?,
             http: http.trim_start_matches("http://").parse()?,
@@ -193,7 +193,7 @@ impl Scene {
     }
 }
 
-fn questions(args: &AttackArgs, vocab: &sled_model::llama::Vocab) -> anyhow::Result<Questions> {
+fn questions(args: &AttackArgs, vocab: &sled_model::vocabulary::Vocab) -> anyhow::Result<Questions> {
     let prompts = prompts(&args.prompts)?
         .into_iter()
         .take(QUESTIONS)
