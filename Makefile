@@ -19,15 +19,25 @@ SLED := $(CARGO_TARGET_DIR)/release/sled
 # Always the whole workspace: a part of it would have other dependency features, and llama.cpp would be compiled again.
 CARGO_FLAGS := --release --workspace --locked
 
-.PHONY: demo test build bench paper beyond pages setup lint
+CHECK_FLAGS := --release --locked -p sled-core -p sled-model -p sled-wire -p sled-api -p sled-sim
+NEXTEST := cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
+
+.PHONY: demo check test build bench paper beyond pages setup lint
 
 demo: build
 	$(SLED) pull qwen2.5-coder-1.5b
 	$(SLED) pull qwen2.5-coder-0.5b
 	$(SLED) demo
 
+# While you work: format, lints, and the tests of the law, the faults, the wire and the API, without C++ and without a model.
+check:
+	cargo fmt --all --check
+	cargo clippy $(CHECK_FLAGS) -p sled-device -p sled-agent -p sled-server --all-targets -- -D warnings
+	@$(NEXTEST)
+	SLED_FAULT_SCHEDULES=20000 cargo nextest run $(CHECK_FLAGS) -E 'not binary(paper)'
+
 test: lint build
-	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
+	@$(NEXTEST)
 	SLED_TEST_SMOLLM2="$$($(SLED) pull smollm2-135m)" \
 	SLED_TEST_TARGET="$$($(SLED) pull qwen2.5-coder-1.5b)" \
 	SLED_TEST_DRAFT="$$($(SLED) pull qwen2.5-coder-0.5b)" \

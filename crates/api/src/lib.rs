@@ -17,6 +17,7 @@
 //! | `stream.rs` | answers in pieces, and readers that are slow or gone |
 //! | `tools.rs`, `grammar.rs` | the syntax of tool calls: how they are read, and how they are forced |
 //! | `metrics.rs` | figures about requests |
+//! | `port.rs` | all of it on a port, from before there is a model to its end |
 
 pub mod backend;
 mod body;
@@ -31,6 +32,7 @@ mod openai;
 mod openapi;
 mod origin;
 pub mod pages;
+mod port;
 mod router;
 mod state;
 mod stream;
@@ -38,5 +40,6 @@ mod tools;
 
 pub use error::Error;
 pub use origin::{NotAnOrigin, Origin};
+pub use port::HttpPort;
 pub use router::router;
 pub use state::{Api, Settings};

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sled_agent::{Agent, AgentOptions, Drafter, Error, Http, Target};
 use sled_api::backend::DrafterCard;
 use sled_core::device::Resilience;
 use sled_core::names::for_terminal;
-use sled_device::agent::{Agent, AgentOptions, Drafter, Http, Target};
-use sled_device::{Error, SharedDrafter, Vocabularies};
+use sled_device::{SharedDrafter, Vocabularies};
 use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 use crate::args::AgentArgs;

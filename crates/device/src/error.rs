@@ -63,30 +63,6 @@ pub enum Error {
     /// The vocabulary could not be read to its end.
     #[error("the vocabulary could not be read to its end; run the command again")]
     Interrupted,
-    /// The draft model speaks another vocabulary than the target.
-    #[error(
-        "the draft model's vocabulary {ours} is not the vocabulary {theirs} of {model}; use a draft model of the same family, or \
-         --draft ngram"
-    )]
-    OtherVocabulary {
-        /// The fingerprint of the draft model's.
-        ours: Fingerprint,
-        /// The fingerprint of the target's.
-        theirs: Fingerprint,
-        /// The target.
-        model: String,
-    },
-    /// The address for HTTP cannot be listened on.
-    #[error("cannot listen on {address}: {}; choose another --port or --host", reason(.source))]
-    Bind {
-        /// The address that was asked for.
-        address: std::net::SocketAddr,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The target cannot be served over HTTP.
-    #[error(transparent)]
-    Api(#[from] sled_api::Error),
     /// The drafter's thread is gone.
     #[error("the draft model stopped working; run the command again")]
     DrafterGone,
@@ -137,11 +113,4 @@ pub(crate) fn brief(error: &(dyn std::error::Error + 'static)) -> PlainText {
         innermost = source;
     }
     innermost.to_string().into()
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => "another program is using it".to_owned(),
-        _ => error.to_string(),
-    }
 }

@@ -1,10 +1,9 @@
 //! The device: an async shell around the core's device side.
 //!
 //! `remedy` decides what a failure means, `race` asks several servers at once, `link` reaches a server, `connection` is an open
-//! stream to it, `vocabulary` makes sure that text means the same on both sides, `drafting` is the thread that the drafter runs on, for one session or for many, `session` carries out what the core's
-//! [`Device`](sled_core::device::Device) decides, and `agent` answers many requests in sessions that it keeps.
+//! stream to it, `vocabulary` makes sure that text means the same on both sides, `drafting` is the thread that the drafter runs on,
+//! for one session or for many, and `session` carries out what the core's [`Device`](sled_core::device::Device) decides.
 
-pub mod agent;
 mod connection;
 mod counters;
 mod drafting;

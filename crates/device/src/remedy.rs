@@ -72,9 +72,6 @@ impl Error {
             Self::Address(_)
             | Self::VocabularyFile { .. }
             | Self::Interrupted
-            | Self::OtherVocabulary { .. }
-            | Self::Bind { .. }
-            | Self::Api(_)
             | Self::DrafterGone
             | Self::Thread(_)
             | Self::Model(_)

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sled_core::names::Fingerprint;
-use sled_device::agent::Target;
 use sled_device::{Error, Link};
 use sled_wire::{Bounds, VocabularyFile, WireError, pb};
 use support::{CONTEXT, MODEL, VOCAB, vocabulary};
@@ -147,9 +146,8 @@ async fn a_fingerprint_that_is_a_path_is_refused_and_nothing_is_written() {
                 0 => liar.description.model_fingerprint = name.to_owned(),
                 _ => liar.description.vocabulary_fingerprint = name.to_owned(),
             }
-            let servers = [liar.serve().await];
-            let refusal = Target::from_server(&servers, &vocabulary::kept_in(&home.folder)).await.err();
-            assert!(matches!(refusal, Some(Error::Wire(WireError::WrongFingerprint { .. }))), "{name}: {refusal:?}");
+            let refusal = obtain(&liar.serve().await, &home).await;
+            assert!(matches!(refusal, Err(Error::Wire(WireError::WrongFingerprint { .. }))), "{name}: {refusal:?}");
             assert_eq!(home.files(), Vec::<PathBuf>::new(), "{name}");
             assert_eq!(liar.asked.load(Ordering::SeqCst), 0);
         }
@@ -257,29 +255,4 @@ async fn a_good_vocabulary_is_kept_under_its_checksum_and_asked_for_once() {
     fs::write(&kept, &file[..100]).unwrap();
     assert_eq!(obtain(&address, &home).await.unwrap(), vocabulary::vocab().fingerprint());
     assert_eq!((liar.asked.load(Ordering::SeqCst), fs::read(&kept).unwrap()), (2, file));
-}
-
-#[tokio::test]
-async fn what_is_remembered_is_checked_when_it_is_read() {
-    let file = vocabulary::file();
-    let liar = Liar::new(VocabularyFile::of(&file), Sending::All(file));
-    let servers = [liar.serve().await, "http://other:7600".to_owned()];
-    let home = Home::new();
-    let target = Target::from_server(&servers, &vocabulary::kept_in(&home.folder)).await.unwrap();
-    assert_eq!(target.model_fingerprint, Some(MODEL));
-    let list = home.folder.join("servers.json");
-    let good = fs::read_to_string(&list).unwrap();
-    assert_eq!(
-        Target::remembered(&servers, &vocabulary::kept_in(&home.folder)).unwrap().model_fingerprint,
-        Some(MODEL)
-    );
-    for bad in ["../../stolen/../xx", "0123456789ABCDEF"] {
-        fs::write(&list, good.replace(&MODEL.to_string(), bad)).unwrap();
-        assert!(Target::remembered(&servers, &vocabulary::kept_in(&home.folder)).is_none(), "{bad}");
-    }
-    // What is wrong with one server is not held against another.
-    let mut both: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&good).unwrap();
-    both.insert("http://aaa:7600".to_owned(), serde_json::json!({"model_fingerprint": "../x"}));
-    fs::write(&list, serde_json::to_string(&both).unwrap()).unwrap();
-    assert!(Target::remembered(&servers, &vocabulary::kept_in(&home.folder)).is_some());
 }

@@ -42,9 +42,10 @@ impl Runs {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use sled_model::workers::Workers;
+
     use super::*;
     use crate::vocabulary;
-    use sled_model::workers::Workers;
 
     /// How many tokens of a byte each a text has, or why it is refused.
     fn tokens(pre: &'static str, text: String) -> Result<usize, String> {

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-pub mod agents;
 pub mod stub;
 pub mod vocabulary;
 

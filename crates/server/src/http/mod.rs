@@ -25,18 +25,14 @@ pub(crate) use backend::Sessions;
 pub(crate) use figures::Figures;
 pub use frame::{Cells, Cost, Frame, Rates, ServerFacts, Session, Step, Totals};
 pub(crate) use metrics::Metrics;
-use sled_api::listen::{Port, Protocol};
-use sled_api::{Api, Settings};
-use tokio::net::TcpListener;
+use sled_api::{HttpPort, Settings};
 
 use crate::Error;
 
 /// An HTTP port, listened on before there is a model to serve: until there is, it says that one is being loaded.
 pub struct Http {
-    address: SocketAddr,
-    api: Api,
     figures: Arc<OnceLock<Figures>>,
-    port: Port,
+    port: HttpPort,
 }
 
 impl Http {
@@ -45,35 +41,31 @@ impl Http {
     /// # Errors
     /// If the address cannot be listened on.
     pub async fn bind(address: SocketAddr, settings: Settings) -> Result<Self, Error> {
-        let refused = |source| Error::Bind { address, flag: "--http-port", source };
-        let listener = TcpListener::bind(address).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        let limits = settings.limits;
-        let api = Api::new(settings);
         let figures = Arc::new(OnceLock::new());
         let watched = Router::new().route("/events", get(events)).with_state(Arc::clone(&figures));
-        let router = sled_api::router(&api, sled_api::pages::dashboard().merge(watched));
-        let port = Port::serve(listener, router, Protocol::Http1, limits, std::convert::identity);
-        Ok(Self { address, api, figures, port })
+        let port = HttpPort::bind(address, settings, sled_api::pages::dashboard().merge(watched)).await;
+        match port {
+            Ok(port) => Ok(Self { figures, port }),
+            Err(source) => Err(Error::Bind { address, flag: "--http-port", source }),
+        }
     }
 
     /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// From now on there is something to serve.
     pub(crate) fn open(&self, backend: EngineBackend, figures: Figures, metrics: Metrics) -> Result<(), Error> {
-        self.api.serve(Arc::new(backend))?;
-        self.api.register(|registry| registry.register_collector(Box::new(metrics)));
+        self.port.open(Arc::new(backend), |registry| registry.register_collector(Box::new(metrics)))?;
         let _opened_twice = self.figures.set(figures);
         Ok(())
     }
 
     /// From now on requests are refused; those under way go on.
     pub(crate) fn refuse(&self) {
-        self.api.close();
+        self.port.refuse();
     }
 
     /// Hangs up, and cuts off whoever is still being answered after `patience`.

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use sled_api::backend::DrafterCard;
 use sled_core::names::{Fingerprint, PlainText};
 use sled_core::policy::Policy;
+use sled_device::{Link, Vocabularies};
 use sled_model::vocabulary::Vocab;
 use sled_wire::{Bounds, Checksum, Description};
 
-use crate::{Error, Link, Vocabularies};
+use crate::Error;
 
 /// What is remembered of servers, in the folder of their vocabularies.
 const SERVERS: &str = "servers.json";

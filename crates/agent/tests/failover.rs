@@ -3,20 +3,22 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agents;
+#[path = "../../device/tests/support/mod.rs"]
 mod support;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use agents::{ask, job, model, options as agent_options, read, slow};
+use sled_agent::{Agent, Target};
 use sled_api::backend::{Backend, Mode};
 use sled_core::device::{Fallback, FinishReason, Resilience};
 use sled_core::policy::Policy;
-use sled_device::agent::{Agent, Target};
 use sled_device::{Drafts, Error, Generation, Link, Session, SessionOptions};
 use sled_server::Settings;
 use sled_wire::{busy, pb};
-use support::agents::{ask, job, model, options as agent_options, read, slow};
 use support::stub::{Stub, black_hole};
 use support::{CONTEXT, Proxy, Running, Slow, drafter, expected, prompt, serve_with_bounds, vocabulary};
 use tonic::Status;

@@ -5,8 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sled_api::backend::Mode;
 use sled_core::Token;
-
-use crate::Session;
+use sled_device::Session;
 
 /// Sessions that wait for the next turn of their chats.
 pub(super) struct Pool {

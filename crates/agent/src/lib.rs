@@ -1,4 +1,4 @@
-//! The agent that runs on a device: answers many requests with one drafter and one way to the servers.
+//! The agent that runs on a device: it answers many requests over HTTP, with one drafter and one way to the servers.
 //!
 //! | file | what it decides |
 //! |---|---|
@@ -8,11 +8,16 @@
 //! | `job.rs` | one request, from its place to its last event |
 //! | `http.rs` | the port that the API listens on |
 
+mod error;
 mod http;
 mod job;
 mod places;
 mod pool;
 mod target;
+
+pub use error::Error;
+pub use http::Http;
+pub use target::Target;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,17 +29,13 @@ use sled_core::device::Resilience;
 use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
+use sled_device::{Counters, Drafts, Link, Session, SessionOptions, SharedDrafter, Vocabularies};
 use sled_model::grammar::Compiler;
 use sled_model::ngram::NgramDrafter;
 use sled_model::vocabulary::Vocab;
 use sled_model::workers::{Caller, Workers};
 use sled_wire::Bounds;
 use tokio::sync::{mpsc, watch};
-
-pub use http::Http;
-pub use target::Target;
-
-use crate::{Counters, Drafts, Error, Link, Session, SessionOptions, SharedDrafter, Vocabularies};
 
 /// Events that may wait for a reader, before the answer waits for it too.
 const EVENTS: usize = 256;
@@ -239,7 +240,7 @@ impl Inner {
     }
 
     /// The session that a job is done in: one that knows much of its text, or a new one.
-    async fn session(self: &Arc<Self>, job: &Job) -> Result<Pooled, Error> {
+    async fn session(self: &Arc<Self>, job: &Job) -> Result<Pooled, sled_device::Error> {
         if let Some(pooled) = self.pool.take(job.mode, &job.prompt) {
             return Ok(pooled);
         }
@@ -247,7 +248,7 @@ impl Inner {
         Ok(Pooled { session: self.open(job.mode).await?, mode: job.mode, era })
     }
 
-    async fn open(self: &Arc<Self>, mode: Mode) -> Result<Session, Error> {
+    async fn open(self: &Arc<Self>, mode: Mode) -> Result<Session, sled_device::Error> {
         let Terms { bounds, model_fingerprint, link } = self.terms();
         if mode == Mode::Device {
             return Ok(Session::unconnected(bounds, None, self.session_options(mode)?));
@@ -278,7 +279,7 @@ impl Inner {
         }
     }
 
-    fn session_options(&self, mode: Mode) -> Result<SessionOptions, Error> {
+    fn session_options(&self, mode: Mode) -> Result<SessionOptions, sled_device::Error> {
         let options = &self.options;
         let drafts = match (&options.drafter, mode) {
             (_, Mode::Server) | (Drafter::Nothing, _) => None,

@@ -1,9 +1,12 @@
 //! Agents with a synthetic draft model, and what becomes of their jobs.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use sled_agent::{Agent, AgentOptions, Drafter, Target};
 use sled_api::backend::{Backend, DrafterCard, Event, Generated, Job, Mode, Outcome};
 use sled_core::Token;
 use sled_core::device::{Prompt, Provenance, Resilience};
@@ -11,11 +14,10 @@ use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Sampler};
 use sled_core::step::{CacheOp, Row};
 use sled_device::SharedDrafter;
-use sled_device::agent::{Agent, AgentOptions, Drafter, Target};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_model::{Limits, Model};
 
-use super::{Running, Slow, VOCAB, config, serve_with_vocabulary, vocabulary};
+use crate::support::{Running, Slow, VOCAB, config, serve_with_vocabulary, vocabulary};
 
 pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sled_api::backend::{Event, Generated, Job, Outcome};
 use sled_core::device::{Emitted, FinishReason, Prompt, Stats};
+use sled_device::{Error, Progress, Session};
 use tokio::sync::mpsc;
 
-use super::Inner;
-use super::places::Ticket;
-use crate::{Error, Progress, Session};
+use crate::Inner;
+use crate::places::Ticket;
 
 /// A reader that takes nothing for so long gives its place to another.
 const STALLED: Duration = Duration::from_secs(60);

@@ -4,20 +4,22 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agents;
+#[path = "../../device/tests/support/mod.rs"]
 mod support;
 
 use std::time::Duration;
 
+use agents::*;
+use sled_agent::{Agent, Drafter, Http, Target};
 use sled_api::backend::{Backend, Event, Job, Mode, Refusal};
 use sled_api::listen::Limits;
 use sled_core::device::{FinishReason, Prompt, Provenance};
-use sled_device::agent::{Agent, Drafter, Http, Target};
 use sled_device::{Link, SharedDrafter};
 use sled_model::synthetic::SyntheticModel;
 use sled_sim::rng::Rng;
 use sled_wire::Activity;
-use support::agents::*;
-use support::{CONTEXT, Proxy, config, expected, prompt, serve_with_vocabulary, vocabulary};
+use support::{CONTEXT, MODEL, Proxy, config, expected, prompt, serve_with_vocabulary, vocabulary};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -376,4 +378,26 @@ async fn an_agents_port_turns_away_who_has_all_connections_that_it_may_have() {
     let _reset = TcpStream::connect(http.address()).await.unwrap().read_to_string(&mut refused).await;
     assert!(refused.contains("too many connections are open"), "{refused}");
     drop(held);
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_checked_when_it_is_read() {
+    let server = fast().await;
+    let servers = [server.address.to_string(), "http://other:7600".to_owned()];
+    let folder = tempfile::tempdir().unwrap();
+    let vocabularies = vocabulary::kept_in(folder.path());
+    let target = Target::from_server(&servers, &vocabularies).await.unwrap();
+    assert_eq!(target.model_fingerprint, Some(MODEL));
+    let list = folder.path().join("servers.json");
+    let good = std::fs::read_to_string(&list).unwrap();
+    assert_eq!(Target::remembered(&servers, &vocabularies).unwrap().model_fingerprint, Some(MODEL));
+    for bad in ["../../stolen/../xx", "0123456789ABCDEF"] {
+        std::fs::write(&list, good.replace(&MODEL.to_string(), bad)).unwrap();
+        assert!(Target::remembered(&servers, &vocabularies).is_none(), "{bad}");
+    }
+    // What is wrong with one server is not held against another.
+    let mut both: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&good).unwrap();
+    both.insert("http://aaa:7600".to_owned(), serde_json::json!({"model_fingerprint": "../x"}));
+    std::fs::write(&list, serde_json::to_string(&both).unwrap()).unwrap();
+    assert!(Target::remembered(&servers, &vocabularies).is_some());
 }
