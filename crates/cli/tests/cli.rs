@@ -57,6 +57,7 @@ fn usage_errors_exit_with_2() {
     refuses(&["run", "--fallback", "panic", "hi"], 2, &["release, wait or error"]);
     refuses(&["run", "--fallback-after", "0", "hi"], 2, &["--fallback-after"]);
     refuses(&["run", "--policy", "goodput:4", "hi"], 2, &["goodput"]);
+    refuses(&["bench", "attack", "--attacks", "magic"], 2, &["no attack `magic`", "long prompts", "rapid resets"]);
     refuses(&["profile", "-m", "x.gguf", "--rows", "4", "--out", "x.toml"], 2, &["--rows needs two"]);
     refuses(&["serve", "-m", "x.gguf", "-np", "0"], 2, &["--parallel"]);
     refuses(&["serve", "-m", "x.gguf", "-np", "257"], 2, &["256"]);

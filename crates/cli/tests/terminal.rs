@@ -103,6 +103,44 @@ async fn names_and_refusals_of_a_server_are_shown_without_their_commands() {
     assert_eq!(commands(&error), []);
 }
 
+/// Figures in which every text is evil, a line of the stream of events each time somebody asks.
+async fn evil_figures() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let figures = serde_json::json!({ "server": { "model": EVIL }, "sessions": [{ "device": EVIL }] }).to_string();
+    // In JSON they are escapes, but for whoever does not keep to it.
+    let bare = figures.replace("\\u001b", "\u{1b}").replace("\\u0007", "\u{7}");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _request = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1024]).await;
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: {figures}\n\ndata: {bare}\n\n");
+            let _gone = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn figures_of_a_server_are_printed_without_its_commands() {
+    let url = evil_figures().await;
+    let mut top = Command::new(env!("CARGO_BIN_EXE_sled"))
+        .args(["top", "--json", "--server", &url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(top.stdout.take().unwrap()));
+    for _ in 0..2 {
+        let line = lines.next_line().await.unwrap().unwrap();
+        assert!(line.contains("pwned") && !line.contains(char::is_control), "{line:?}");
+    }
+    top.kill().await.unwrap();
+    // Where no figures are, what stands there instead is not shown.
+    let [_, error] = sled(&["top", "--server", &url]).await;
+    assert!(commands(&error).is_empty(), "{error:?}");
+}
+
 fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }

@@ -478,3 +478,31 @@ fn an_answer_that_has_ended_does_not_end_again() {
     let ends = bench.actions.iter().filter(|action| matches!(action, Action::Finish(_))).count();
     assert_eq!(ends, 1, "{:?}", bench.actions);
 }
+
+#[test]
+fn a_verdict_that_is_told_again_is_one_round() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    let answer = |accepted, tokens: Vec<u32>, all: &[u32], rows| {
+        let (digest, load) = (Digest::EMPTY.then_all(all), Load::default());
+        Reply::Commit(Commit {
+            turn: 1,
+            from: 2,
+            accepted,
+            tokens,
+            digest,
+            rows,
+            unasked: false,
+            logprobs: Vec::new(),
+            load,
+        })
+    };
+    // The verdict, the same again, and the answer to a block that was repeated: it has all that came since.
+    let verdict = answer(3, vec![6], &[1, 2, 3, 4, 5, 6], 4);
+    bench.device.on_reply(bench.now, verdict.clone());
+    bench.device.on_reply(bench.now, verdict);
+    bench.device.on_reply(bench.now, answer(3, vec![6, 7, 8], &[1, 2, 3, 4, 5, 6, 7, 8], 0));
+    bench.draft(0);
+    assert_eq!(bench.device.settled(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    let stats = bench.device.stats();
+    assert_eq!((stats.rounds, stats.server_rows, stats.accepted_tokens), (1, 4, 3));
+}

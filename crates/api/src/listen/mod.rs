@@ -25,11 +25,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::backend::Client;
 
 /// How long nobody is let in after the system had no descriptor or memory for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// How long the system must have had enough of both before the log is told again that it has not.
+const RECOVERED: Duration = Duration::from_secs(60);
 
 /// What whoever finds no place at an HTTP/1.1 port is told.
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -119,14 +123,13 @@ where
     let gate = Arc::new(Gate::new(terms.limits.connections, terms.limits.per_client));
     // Connections end with the port: when it is dropped, so is this.
     let mut connections = JoinSet::new();
-    let mut exhausted = false;
+    let mut exhausted: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             _stop = terms.stop.changed() => break,
             Some(_ended) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let was_exhausted = std::mem::take(&mut exhausted);
         match accepted {
             Ok((stream, address)) => match gate.enter(address.ip()) {
                 Some(pass) => {
@@ -143,10 +146,11 @@ where
             },
             Err(error) if concerns_the_client(&error) => {}
             Err(error) => {
-                if !was_exhausted {
+                // Whoever leaves makes room for one, and then there is none again: that is no news.
+                if exhausted.is_none_or(|latest| latest.elapsed() > RECOVERED) {
                     tracing::warn!(%error, "nobody can be let in for a moment; raise the limit of open files");
                 }
-                exhausted = true;
+                exhausted = Some(Instant::now());
                 tokio::time::sleep(EXHAUSTED).await;
             }
         }

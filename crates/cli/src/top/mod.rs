@@ -13,6 +13,7 @@ use feed::News;
 use history::History;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use serde_json::Value;
 use sled_core::names::{PlainText, for_terminal};
 use sled_server::Frame;
 use view::Palette;
@@ -50,13 +51,21 @@ fn print(news: &Receiver<News>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A frame whose names cannot speak to the terminal.
-fn plain(mut frame: Frame) -> Frame {
-    let names = frame.sessions.iter_mut().flat_map(|session| [&mut session.device, &mut session.activity]);
-    for name in names.chain([&mut frame.server.model, &mut frame.server.version]) {
-        *name = PlainText::from(std::mem::take(name)).into();
+/// A frame, none of whose texts can speak to the terminal.
+fn frame(json: &str) -> serde_json::Result<Frame> {
+    let mut value = serde_json::from_str(json)?;
+    make_plain(&mut value);
+    serde_json::from_value(value)
+}
+
+/// Makes all texts in `value` fit to be shown.
+fn make_plain(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = PlainText::from(std::mem::take(text)).into(),
+        Value::Array(items) => items.iter_mut().for_each(make_plain),
+        Value::Object(members) => members.values_mut().for_each(make_plain),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
-    frame
 }
 
 fn watch(terminal: &mut DefaultTerminal, news: &Receiver<News>) -> anyhow::Result<()> {
@@ -65,8 +74,8 @@ fn watch(terminal: &mut DefaultTerminal, news: &Receiver<News>) -> anyhow::Resul
     loop {
         while let Ok(news) = news.try_recv() {
             match news {
-                News::Frame(json) => match serde_json::from_str(&json) {
-                    Ok(frame) => history.add(plain(frame)),
+                News::Frame(json) => match frame(&json) {
+                    Ok(frame) => history.add(frame),
                     Err(_other) => {
                         let why = "the figures cannot be read; run the same version of sled here as on the server";
                         history.lose(why.to_owned());
@@ -84,5 +93,40 @@ fn watch(terminal: &mut DefaultTerminal, news: &Receiver<News>) -> anyhow::Resul
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn no_text_of_a_frame_speaks_to_the_terminal() {
+        const EVIL: &str = "\u{1b}[2J\u{9b}31m\u{202e}pi";
+        let session = serde_json::json!({"id": 1, "device": EVIL, "tokens": 1, "cached": 1, "committed": 1,
+            "drafted": 1, "accepted": 1, "tokens_per_s": 7.1, "activity": EVIL, "since_s": 0.1, "age_s": 20.0});
+        let json = serde_json::json!({
+            "time_s": 60.0,
+            "server": {"model": EVIL, "version": EVIL, "context": 4096, "sequences": 32, "threads": 2,
+                "batching": EVIL, "assist": EVIL, "rate_goal": null},
+            "rates": {"tokens_per_s": 1.0, "rounds_per_s": 1.0, "rows_per_s": 1.0, "steps_per_s": 1.0,
+                "bytes_in_per_s": 1.0, "bytes_out_per_s": 1.0},
+            "totals": {"tokens": 1, "steps": 1, "rows": 1, "commits": 1, "drafted": 1, "accepted": 1,
+                "evictions": 1, "refused": 1, "sessions_opened": 1},
+            "step": {"sessions_mean": 1.0, "rows_mean": 1.0, "ms_mean": 1.0, "queue_ms_mean": 1.0, "points": []},
+            "cost": {"fixed_ms": 1.0, "row_ms": 1.0},
+            "batch_sizes": [1],
+            "cells": {"used": 1, "total": 4},
+            "sessions": [session],
+            "sessions_total": 1,
+        });
+        let shown = PlainText::new(EVIL).to_string();
+        let frame = frame(&json.to_string()).unwrap();
+        let server = frame.server;
+        let texts = [server.model, server.version, server.batching, server.assist];
+        assert_eq!(texts, [shown.as_str(); 4]);
+        assert_eq!([&*frame.sessions[0].device, &*frame.sessions[0].activity], [shown.as_str(); 2]);
     }
 }

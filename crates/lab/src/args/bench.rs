@@ -211,7 +211,7 @@ pub struct AttackArgs {
     pub attacks: Vec<String>,
 
     /// Seconds that honest clients are measured with each attack, and as long without
-    #[arg(long, env = "SLED_WINDOW", value_name = "SECONDS", default_value = "5", value_parser = rate)]
+    #[arg(long, env = "SLED_WINDOW", value_name = "SECONDS", default_value = "4", value_parser = rate)]
     pub window: f64,
 
     /// How often each attack is measured; the median counts

@@ -111,10 +111,10 @@ impl Device {
         Ok(Self { session: Session::open(link, options).await?, vocab: vocab.clone() })
     }
 
-    /// Asks until `until`, each question at least as often as `rounds`.
-    pub async fn ask(&mut self, questions: &Questions, rounds: usize, until: Instant) -> anyhow::Result<Vec<Answer>> {
+    /// Asks one question after the other until `until`, and at least so many.
+    pub async fn ask(&mut self, questions: &Questions, least: usize, until: Instant) -> anyhow::Result<Vec<Answer>> {
         let mut answers = Vec::new();
-        while answers.len() < rounds * questions.prompts.len() || Instant::now() < until {
+        while answers.len() < least || Instant::now() < until {
             let question = answers.len() % questions.prompts.len();
             let answer = tokio::time::timeout(PATIENCE, self.answer(questions, question)).await;
             answers.push(answer.context("a device waits for its answer for two minutes")??);
@@ -140,16 +140,16 @@ impl Device {
     }
 }
 
-/// Asks over HTTP until `until`, a new connection each time, each question at least as often as `rounds`. Returns the answers, and
-/// how often it was told to come back.
+/// Asks over HTTP one question after the other until `until`, and at least so many, over a new connection each time. Returns the
+/// answers, and how often it was told to come back.
 pub fn ask_over_http(
     http: SocketAddr,
     questions: &Questions,
-    rounds: usize,
+    least: usize,
     until: Instant,
 ) -> anyhow::Result<(Vec<Answer>, usize)> {
     let (mut answers, mut refusals) = (Vec::new(), 0);
-    while answers.len() < rounds * questions.prompts.len() || Instant::now() < until {
+    while answers.len() < least || Instant::now() < until {
         let question = answers.len() % questions.prompts.len();
         let mut clock = Clock::start(question);
         while !answer_over_http(http, questions, &mut clock)? {

@@ -43,6 +43,7 @@ pub async fn run(args: AttackArgs) -> anyhow::Result<()> {
     for repetition in 0..args.repeat {
         for at in order(chosen.len(), args.seed.wrapping_add(repetition.into())) {
             let pair = scene.measure(chosen[at]).await.with_context(|| format!("attack `{}`", chosen[at].name))?;
+            bar.suspend(|| eprintln!("{}", line(chosen[at], &pair)));
             outcomes[at].push(pair);
             bar.inc(1);
         }
@@ -62,6 +63,23 @@ pub async fn run(args: AttackArgs) -> anyhow::Result<()> {
     report::draw(&picture, &results).with_context(|| format!("cannot draw {}; check --out", picture.display()))?;
     println!("\nwritten to {} and {}", args.out.display(), picture.display());
     Ok(())
+}
+
+fn line(attack: &Attack, pair: &Pair) -> String {
+    let (control, attacked) = (&pair.control, &pair.attack);
+    format!(
+        "{:20} first token {:.0} and {:.0} ms (without it {:.0}, {:.0}), p99 of token to token {:.0} and {:.0} ms ({:.0}, {:.0}), {} MiB",
+        attack.name,
+        attacked.device.first_ms,
+        attacked.http.first_ms,
+        control.device.first_ms,
+        control.http.first_ms,
+        attacked.device.gap_p99_ms,
+        attacked.http.gap_p99_ms,
+        control.device.gap_p99_ms,
+        control.http.gap_p99_ms,
+        pair.peak.memory_mib
+    )
 }
 
 fn choose(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
@@ -143,23 +161,23 @@ impl Scene {
         let mut scene = Self { server, target, device, questions, expected: Default::default(), window };
         // The first round warms the server up; answers of the second are what later ones are compared with.
         for _ in 0..2 {
-            let (device, http, _) = scene.ask(Instant::now()).await?;
+            let (device, http, _) = scene.ask(QUESTIONS, Instant::now()).await?;
             scene.expected = [device, http];
         }
         Ok(scene)
     }
 
-    /// Both clients ask until `until`, and each question once at least.
-    async fn ask(&mut self, until: Instant) -> anyhow::Result<(Vec<Answer>, Vec<Answer>, usize)> {
+    /// Both clients ask until `until`, and so many questions at least.
+    async fn ask(&mut self, least: usize, until: Instant) -> anyhow::Result<(Vec<Answer>, Vec<Answer>, usize)> {
         let (http, questions) = (self.target.http, self.questions.clone());
-        let over_http = tokio::task::spawn_blocking(move || healthy::ask_over_http(http, &questions, 1, until));
-        let of_device = self.device.ask(&self.questions, 1, until).await?;
+        let over_http = tokio::task::spawn_blocking(move || healthy::ask_over_http(http, &questions, least, until));
+        let of_device = self.device.ask(&self.questions, least, until).await?;
         let (over_http, refusals) = over_http.await??;
         Ok((of_device, over_http, refusals))
     }
 
     async fn window(&mut self) -> anyhow::Result<Window> {
-        let (device, http, refusals) = self.ask(Instant::now() + self.window).await?;
+        let (device, http, refusals) = self.ask(1, Instant::now() + self.window).await?;
         let mut near_ties = 0;
         for (answers, expected) in [&device, &http].into_iter().zip(&self.expected) {
             for answer in answers {
