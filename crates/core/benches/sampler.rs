@@ -4,8 +4,8 @@
 #![allow(clippy::expect_used)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sled_core::Token;
 use sled_core::sampler::{Context, Sampler, SamplingParams};
+use sled_core::{Token, splitmix};
 use std::hint::black_box;
 
 /// The vocabulary of Qwen 2.5.
@@ -17,9 +17,7 @@ const ROWS: usize = 8;
 /// Logits like a language model's: normal with a deviation of 3, and a head of a few likely tokens above.
 fn row(seed: u64) -> Vec<f32> {
     let mut random = (0_u64..).map(move |i| {
-        let x = (seed << 32 | i).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let x = splitmix::hash(seed << 32 | i);
         (x >> 40) as f32 / (1 << 24) as f32
     });
     // The sum of twelve uniform numbers is all but normal, with a variance of 1.

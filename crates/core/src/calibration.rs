@@ -1,16 +1,9 @@
 //! What a drafter's confidence is worth: the probability that the target chooses the same token, learned as verdicts come in.
 
+use crate::device::Tuning;
+
 /// Confidence is told apart in so many steps.
 const BINS: usize = 12;
-
-/// How many observations the first guess, that a drafter is right as often as it thinks, counts for in each bin.
-const PRIOR: f64 = 4.0;
-
-/// How much of what was learned is kept from one observation of a bin to its next, so that another kind of text is noticed.
-const KEPT: f64 = 0.99;
-
-/// How fast the mean follows.
-const MEAN_GAIN: f64 = 0.05;
 
 /// A map from confidence to the probability of acceptance, learned online for one drafter and target.
 ///
@@ -20,6 +13,9 @@ const MEAN_GAIN: f64 = 0.05;
 pub struct Calibration {
     bins: [Bin; BINS],
     mean: f64,
+    /// How much is kept from one observation of a bin to its next.
+    kept: f64,
+    mean_gain: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +26,7 @@ struct Bin {
 
 impl Default for Calibration {
     fn default() -> Self {
-        let bins = std::array::from_fn(|i| {
-            let odds = SMALLEST + (i as f64 + 0.5) * (LARGEST - SMALLEST) / BINS as f64;
-            Bin { accepted: PRIOR / (1.0 + (-odds).exp()), seen: PRIOR }
-        });
-        Self { bins, mean: 0.6 }
+        Self::new(&Tuning::DEFAULT)
     }
 }
 
@@ -43,6 +35,17 @@ const SMALLEST: f64 = -3.0;
 const LARGEST: f64 = 6.0;
 
 impl Calibration {
+    /// Nothing is observed yet.
+    #[must_use]
+    pub fn new(tuning: &Tuning) -> Self {
+        let Tuning { prior, calibration_kept: kept, mean_gain, first_mean: mean, .. } = *tuning;
+        let bins = std::array::from_fn(|i| {
+            let odds = SMALLEST + (i as f64 + 0.5) * (LARGEST - SMALLEST) / BINS as f64;
+            Bin { accepted: prior / (1.0 + (-odds).exp()), seen: prior }
+        });
+        Self { bins, mean, kept, mean_gain }
+    }
+
     /// The probability that a token drafted with `confidence` is what the target chooses, given that all before it are.
     #[must_use]
     pub fn acceptance(&self, confidence: f32) -> f64 {
@@ -59,10 +62,10 @@ impl Calibration {
     /// Learns from a token whose predecessors were all right.
     pub fn observe(&mut self, confidence: f32, accepted: bool) {
         let accepted = f64::from(u8::from(accepted));
-        self.mean += MEAN_GAIN * (accepted - self.mean);
+        self.mean += self.mean_gain * (accepted - self.mean);
         for (bin, share) in neighbours(confidence) {
             if let Some(bin) = self.bins.get_mut(bin) {
-                let kept = 1.0 - (1.0 - KEPT) * share;
+                let kept = 1.0 - (1.0 - self.kept) * share;
                 bin.accepted = kept * bin.accepted + share * accepted;
                 bin.seen = kept * bin.seen + share;
             }

@@ -10,24 +10,25 @@
 //! | [`sampler`] | the token that a model chooses at a position |
 //! | [`sequence`] | what the tokens of a session are, and how a prefix is named in a message |
 //! | [`message`] | what devices and the server say to each other |
-//! | [`policy`], [`goodput`], [`calibration`] | how long a draft block gets |
+//! | [`policy`], [`calibration`] | how long a draft block gets |
 //! | [`acceptance`] | how far verdicts accept drafts, counted |
 //! | [`device`] | the device's side of a session |
 //! | [`server`] | the server's side: sessions, acceptance, the next forward pass |
 //! | [`names`] | nothing: names and texts from outside, which can do no harm |
 //! | [`suspicion`] | whose fault it is that a pass failed which many shared |
+//! | [`splitmix`] | hashes and random numbers |
 //! | [`text`] | where committed bytes become text, and where a stop string ends it |
 
 pub mod acceptance;
 pub mod calibration;
 pub mod device;
-pub mod goodput;
 pub mod message;
 pub mod names;
 pub mod policy;
 pub mod sampler;
 pub mod sequence;
 pub mod server;
+pub mod splitmix;
 pub mod step;
 pub mod suspicion;
 pub mod text;

@@ -18,7 +18,7 @@ impl Digest {
     /// The digest of this prefix followed by `token`.
     #[must_use]
     pub fn then(self, token: Token) -> Self {
-        // One round of the SplitMix64 finaliser (Steele, Lea & Flood, 2014) over state and token.
+        // Two rounds of xor-shift and multiply over state and token.
         let mut h = self.0.wrapping_add(u64::from(token)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h ^= h >> 29;
         h = h.wrapping_mul(0x94d0_49bb_1331_11eb);

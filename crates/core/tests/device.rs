@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use sled_core::device::{
     Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Notice, Prompt, Provenance, Resilience, Terms, Ticket,
+    Tuning,
 };
 use sled_core::message::{Commit, DraftBlock, Load, Reply, Request};
-use sled_core::policy::Policy;
+use sled_core::policy::{DraftPolicy, NextBlock, Policy, Travel};
 use sled_core::sampler::Draft;
 use sled_core::sequence::Digest;
 
@@ -27,14 +28,22 @@ struct Bench {
 
 impl Bench {
     fn new(servers: usize, fallback: Fallback) -> Self {
-        let mut device = Device::new(DeviceConfig {
+        Self::start(Device::new(Self::config(servers, fallback)))
+    }
+
+    fn config(servers: usize, fallback: Fallback) -> DeviceConfig {
+        DeviceConfig {
             policy: Some(Policy::Fixed { k: 3 }),
             ahead: Ahead::Blocks,
             context: 100,
             max_draft: 64,
             end_of_generation: Arc::from([]),
             resilience: Resilience { servers, fallback, fallback_after: 3, ..Resilience::default() },
-        });
+            tuning: Tuning::DEFAULT,
+        }
+    }
+
+    fn start(mut device: Device) -> Self {
         device.on_connected(Duration::ZERO, 0, LARGE);
         device.prompt(Duration::ZERO, Prompt { tokens: vec![1, 2], max_tokens: 50, ..Prompt::default() });
         let mut bench = Self { device, now: Duration::ZERO, actions: Vec::new(), asked: None };
@@ -62,6 +71,7 @@ impl Bench {
                 action => self.actions.push(action),
             }
         }
+        self.device.check_invariants();
     }
 
     fn make(&mut self, ticket: Ticket) {
@@ -131,6 +141,32 @@ impl Bench {
             .filter_map(|action| if let Action::Send(Request::Draft(block)) = action { Some(block) } else { None })
             .collect()
     }
+}
+
+/// Blocks of two drafts, and not one behind another.
+#[derive(Debug)]
+struct Pairs;
+
+impl DraftPolicy for Pairs {
+    fn takes(&self, block: &NextBlock, _acceptance: f64) -> bool {
+        block.len < 2 && block.travel != Travel::Behind
+    }
+
+    fn waits_for(&self, block: &NextBlock, acceptance: f64) -> bool {
+        self.takes(block, acceptance)
+    }
+}
+
+#[test]
+fn a_device_drafts_as_a_policy_of_its_callers_own_says() {
+    let config = Bench::config(1, Fallback::Wait);
+    let mut bench = Bench::start(Device::with_policy(config, Some(Box::new(Pairs))));
+    bench.draft(3);
+    let blocks = bench.blocks();
+    assert_eq!(blocks.iter().map(|block| block.tokens.as_slice()).collect::<Vec<_>>(), [[3, 4]]);
+    bench.commit(2, 2);
+    bench.draft(0);
+    assert_eq!(bench.blocks().iter().map(|block| block.tokens.as_slice()).collect::<Vec<_>>(), [[6, 7]]);
 }
 
 #[test]
@@ -448,6 +484,7 @@ fn who_lets_the_server_decode_says_so_again_when_half_of_the_tokens_have_come() 
         max_draft: 64,
         end_of_generation: Arc::from([]),
         resilience: Resilience::default(),
+        tuning: Tuning::DEFAULT,
     });
     device.on_connected(Duration::ZERO, 0, Terms { context: 1_000, max_draft: 64 });
     device.prompt(Duration::ZERO, Prompt { tokens: vec![1, 2], max_tokens: 600, ..Prompt::default() });

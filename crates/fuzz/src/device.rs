@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sled_core::Token;
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, Prompt, Resilience, Terms, Ticket};
+use sled_core::device::{Action, Ahead, Device, DeviceConfig, Fallback, Prompt, Resilience, Terms, Ticket, Tuning};
 use sled_core::message::{Commit, Load, Reply};
 use sled_core::policy::Policy;
 use sled_core::sampler::Draft;
@@ -30,6 +30,7 @@ pub fn device(data: &[u8]) {
         bench.now += Duration::from_millis(u64::from(what >> 4).pow(3));
         bench.happen(what % 16, &mut bytes);
         bench.act();
+        bench.device.check_invariants();
     }
 }
 
@@ -59,6 +60,7 @@ impl Bench {
             max_draft: BOUNDS.max_draft,
             end_of_generation: [11].into(),
             resilience,
+            tuning: Tuning::DEFAULT,
         });
         Self { device, now: Duration::ZERO, turn: 0, next: None, asked: None, connecting: None, bounds: BOUNDS }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sled_core::Token;
 use sled_core::sampler::{Context, Draft, Sampler};
+use sled_core::splitmix::{STEP, hash as mix};
 use sled_core::step::{CacheOp, Row};
 
 pub use vocabulary::{SyntheticToken, SyntheticVocab};
@@ -272,7 +273,7 @@ impl Drafter for SyntheticDrafter {
 
 fn extend_logits(logits: &mut Vec<f32>, key: u64, vocab_size: usize) {
     logits.extend((0..vocab_size as u64).map(|token| {
-        let hash = mix(key ^ token.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let hash = mix(key ^ token.wrapping_mul(STEP));
         // The sum of three even numbers (Irwin-Hall) is near enough to a normal distribution, of deviation 1/2.
         let sum = unit(hash) + unit(hash << 16) + unit(hash << 32);
         SPREAD * 2.0 * (sum - 1.5)
@@ -282,12 +283,4 @@ fn extend_logits(logits: &mut Vec<f32>, key: u64, vocab_size: usize) {
 /// The first 16 bits as a number in `0..1`.
 fn unit(hash: u64) -> f32 {
     (hash >> 48) as f32 / 65536.0
-}
-
-/// The SplitMix64 finaliser (Steele, Lea & Flood, 2014).
-fn mix(mut z: u64) -> u64 {
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_core::device::{Ahead, DeviceConfig, Fallback, Resilience};
+use sled_core::device::{Ahead, DeviceConfig, Fallback, Resilience, Tuning};
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching, ServerConfig};
@@ -107,6 +107,7 @@ pub fn run(
                     seed: rng.bits(),
                     ..Resilience::default()
                 },
+                tuning: Tuning::DEFAULT,
             },
             drafter: policy.is_some().then(|| Box::new(replay.drafter()) as Box<_>),
             draft_time: regime.draft_time,

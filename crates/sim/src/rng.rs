@@ -3,17 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// By how much the state grows.
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// A hash of 64 bits: the output of SplitMix64 in this state.
-#[must_use]
-pub(crate) fn mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(STEP);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
+use sled_core::splitmix;
+pub(crate) use sled_core::splitmix::hash as mix;
 
 /// 64 bits as a number in `0..1`.
 #[must_use]
@@ -21,16 +12,14 @@ pub(crate) fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// SplitMix64 (Steele, Lea & Flood, 2014).
+/// The generator, by its state.
 #[derive(Clone, Debug)]
 pub struct Rng(pub u64);
 
 impl Rng {
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        let bits = mix(self.0);
-        self.0 = self.0.wrapping_add(STEP);
-        bits
+        splitmix::next(&mut self.0)
     }
 
     /// A number in `0..1`.

@@ -5,11 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sled_core::Token;
-use sled_core::device::{Ahead, DeviceConfig, Fallback, FinishReason, Notice, Provenance, Resilience};
+use sled_core::device::{Ahead, DeviceConfig, Fallback, FinishReason, Notice, Provenance, Resilience, Tuning};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching, ServerConfig};
@@ -44,6 +45,8 @@ struct Seen {
     lost: u64,
     back: u64,
     failed: u64,
+    /// Of all outcomes: two builds that behave alike have the same.
+    digest: u64,
 }
 
 fn ms(ms: usize) -> Duration {
@@ -107,6 +110,7 @@ fn device(rng: &mut Rng, model: &SyntheticModel, servers: usize, context: usize)
                 fallback_after: rng.pick(&[1, 2, 3]),
                 seed: rng.bits(),
             },
+            tuning: Tuning::DEFAULT,
         },
         drafter,
         draft_time: ms(rng.within(1..=60)),
@@ -150,6 +154,7 @@ fn play(seed: u64, seen: &mut Seen) {
     };
     let reference = SyntheticModel::new(config.clone());
     let mut world = World::new(rng.bits());
+    world.check_invariants();
     for _ in 0..servers {
         let Limits { vocab_size, cells, sequences, rows, context } = reference.limits();
         let end_of_generation = vec![END];
@@ -192,6 +197,9 @@ fn play(seed: u64, seen: &mut Seen) {
     world.fault(HEALED, Fault::Heal);
     let ended = world.run(ENDED).expect("nothing is asked of the model that cannot be");
     assert!(ended, "every session ends once the network has healed, by {HEALED:?}:\n{}", world.describe());
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", world.outcomes().collect::<Vec<_>>()).hash(&mut hasher);
+    seen.digest = seen.digest.wrapping_add(hasher.finish());
     for outcomes in world.outcomes() {
         let mut out = false;
         for outcome in outcomes {
@@ -285,6 +293,7 @@ fn whatever_fails_no_committed_token_is_wrong_and_every_session_ends() {
         sum.lost += seen.lost;
         sum.back += seen.back;
         sum.failed += seen.failed;
+        sum.digest = sum.digest.wrapping_add(seen.digest);
     }
     let seconds = began.elapsed().as_secs_f64();
     eprintln!("{schedules} schedules in {seconds:.1} s, {:.0} a second: {sum:?}", schedules as f64 / seconds);

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use sled_core::device::Tuning;
 use sled_sim::scenario::{self, FaultKind, Scenario};
 
 const GOOD: &str = r#"
@@ -137,4 +138,18 @@ fn a_drafter_on_the_server_takes_the_servers_time() {
     // Four passes of the draft model, then five rows: 8 + 22.5 ms for five tokens.
     let expected = 5.0 / 0.0305;
     assert!((report.figures.output_throughput / expected - 1.0).abs() < 0.01, "{}", report.figures.output_throughput);
+}
+
+#[test]
+fn the_numbers_of_devices_can_be_swept() {
+    let mut scenario = Scenario::parse(GOOD).unwrap();
+    let throughput = |tuning: Tuning, scenario: &mut Scenario| {
+        scenario.devices[0].tuning = tuning;
+        scenario::run(scenario, 1).unwrap().figures.output_throughput
+    };
+    let shipped = throughput(Tuning::DEFAULT, &mut scenario);
+    // Drafting that has to be a hundred times as fast as plain decoding is given up after each trial.
+    let reluctant = throughput(Tuning { margin: 100.0, ..Tuning::DEFAULT }, &mut scenario);
+    assert_ne!(shipped, reluctant);
+    assert_eq!(shipped, throughput(Tuning::DEFAULT, &mut scenario));
 }

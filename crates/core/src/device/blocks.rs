@@ -1,255 +1,266 @@
-//! What to draft, and which drafts go out as a block.
+//! Which drafts are out as blocks, and which go out next.
 //!
 //! A block is cut by the policy token by token, whether its drafts were made for it or are there already because the device
 //! drafted on while a verdict was under way: running ahead does not lengthen blocks.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Action, Ahead, Device};
+use super::drafts::Drafts;
+use super::{Ahead, Tuning};
 use crate::Position;
-use crate::goodput::Travel;
-use crate::message::{DraftBlock, MAX_UNHEARD, Request};
-use crate::policy::Policy;
-
-/// How many blocks may wait for their verdicts.
-const MAX_BLOCKS: usize = 16;
-
-/// How many drafts may stand behind the settled tokens.
-const MAX_DRAFTS: usize = 64;
-
-/// Drafting stops where it is hardly possible that all drafts are right.
-const HOPELESS: f64 = 0.02;
-
-/// The policies that know no costs send a block behind another only where it is at least an even bet that it is looked at.
-const EVEN: f64 = 0.5;
+use crate::policy::{DraftPolicy, NextBlock, Travel};
 
 /// A block that waits for its verdict.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
-    pub(super) start: Position,
-    pub(super) end: Position,
+    start: Position,
+    end: Position,
     /// The server decodes by itself up to here; 0 if it was not told to.
-    pub(super) until: Position,
+    until: Position,
     /// Whether that is all that the block is for.
-    pub(super) is_lease: bool,
-    pub(super) sent: Duration,
+    is_lease: bool,
+    sent: Duration,
     /// Whether nothing else was under way then.
-    pub(super) alone: bool,
+    alone: bool,
     /// Whether it was sent more than once.
-    pub(super) again: bool,
+    again: bool,
 }
 
 impl Block {
     /// Whether `settled` tokens answer it.
-    pub(super) fn is_answered(&self, settled: usize) -> bool {
+    fn is_answered(&self, settled: usize) -> bool {
         settled > self.start && settled >= if self.is_lease { self.until } else { self.end }
+    }
+
+    /// The part of the text that it is.
+    pub(super) fn range(&self) -> (Position, Position) {
+        (self.start, self.end)
+    }
+
+    /// Up to where the server decodes by itself; 0 if it was not told to.
+    pub(super) fn until(&self) -> Position {
+        self.until
+    }
+
+    /// Whether it only tells the server to decode by itself.
+    pub(super) fn is_lease(&self) -> bool {
+        self.is_lease
+    }
+
+    /// When it was sent.
+    pub(super) fn sent(&self) -> Duration {
+        self.sent
+    }
+
+    /// Whether nothing else was under way when it was sent.
+    pub(super) fn was_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Whether it was sent more than once.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.again
     }
 }
 
-impl Device {
-    /// Sends what is ready, and drafts on.
-    pub(super) fn advance(&mut self) {
-        while let Some(len) = self.next_block() {
-            self.send_block(len);
-        }
-        self.renew_lease();
-        self.release();
-        self.draft_on();
+/// The bounds of the next block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// How long the text may get.
+    pub(super) end: usize,
+    /// The longest block that the server takes.
+    pub(super) max_draft: usize,
+    /// Whether the drafter has nothing to add.
+    pub(super) drafted_out: bool,
+}
+
+/// The blocks that wait for their verdicts.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    ahead: Ahead,
+    max_blocks: usize,
+    max_drafts: usize,
+    /// In order of position.
+    waiting: VecDeque<Block>,
+    /// Drafts that were sent in this turn; what is sent again counts once.
+    drafts_sent: u64,
+    /// Whether the blocks were sent again because a commit is missing.
+    asked_again: bool,
+}
+
+impl Blocks {
+    pub(super) fn new(ahead: Ahead, tuning: &Tuning) -> Self {
+        let Tuning { max_blocks, max_drafts, .. } = *tuning;
+        Self { ahead, max_blocks, max_drafts, waiting: VecDeque::new(), drafts_sent: 0, asked_again: false }
     }
 
-    /// The length of the block that goes out next, or `None` if none is ready.
-    fn next_block(&self) -> Option<usize> {
-        if self.finished || !self.link.is_up() {
-            return None;
-        }
-        let last = self.blocks.back();
-        let Some(policy) = self.config.policy else { return last.is_none().then_some(0) };
+    /// A turn begins.
+    pub(super) fn begin(&mut self) {
+        self.waiting.clear();
+        self.drafts_sent = 0;
+        self.asked_again = false;
+    }
+
+    /// No verdict will come.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The block whose verdict comes next.
+    pub(super) fn oldest(&self) -> Option<&Block> {
+        self.waiting.front()
+    }
+
+    /// Whether the server was told to decode by itself.
+    pub(super) fn is_leased(&self) -> bool {
+        self.waiting.back().is_some_and(Block::is_lease)
+    }
+
+    /// How many drafts were sent in this turn.
+    pub(super) fn drafts_sent(&self) -> u64 {
+        self.drafts_sent
+    }
+
+    /// Whether drafts are of use while these blocks wait.
+    pub(super) fn allows_drafting(&self) -> bool {
+        // What the server decodes by itself needs no drafts: they would only drain the device.
+        !self.is_leased() && (self.is_empty() || self.ahead != Ahead::Nothing)
+    }
+
+    /// Whether the server was sent a draft for `position`.
+    pub(super) fn covers(&self, position: Position) -> bool {
+        self.waiting.iter().any(|block| (block.start..block.end).contains(&position))
+    }
+
+    /// The length of the block of drafts that goes out next, or `None` if none is ready.
+    pub(super) fn next(&self, drafts: &Drafts, policy: &dyn DraftPolicy, bounds: Bounds) -> Option<usize> {
+        let is_first = self.waiting.is_empty();
         // While the server decodes by itself, no block is sent.
-        let behind = last.filter(|block| !block.is_lease);
-        if last.is_some() && behind.is_none() {
+        if self.is_leased() || (!is_first && (self.ahead != Ahead::Blocks || self.waiting.len() >= self.max_blocks)) {
             return None;
         }
-        if policy == Policy::Goodput && !self.goodput.drafts() {
-            return last.is_none().then_some(0);
-        }
-        if behind.is_some() && (self.config.ahead != Ahead::Blocks || self.blocks.len() >= MAX_BLOCKS) {
-            return None;
-        }
-        let start = behind.map_or(self.settled, |block| block.end.max(self.settled));
-        let travel = match (self.config.ahead, behind) {
-            (Ahead::Blocks, Some(_)) => Travel::Behind,
-            (Ahead::Blocks, None) => Travel::First,
-            _ => Travel::Alone,
+        let start = self.next_start(drafts.settled());
+        let travel = match self.ahead {
+            Ahead::Blocks if is_first => Travel::First,
+            Ahead::Blocks => Travel::Behind,
+            Ahead::Nothing | Ahead::Drafts => Travel::Alone,
         };
         // A verdict commits one token more than it accepts, and the last of them may be the last of the answer.
-        let most = self.max_draft().min(MAX_DRAFTS).min(self.end().saturating_sub(start + 1));
-        let drafted = self.sequence.len().saturating_sub(start);
-        let mut survival = self.survival(start);
-        let mut acceptance = self.calibration.mean();
-        let mut len = 0;
-        while len < most {
-            let goes_on = if len < drafted {
-                acceptance = self.acceptance(start + len);
-                survival *= acceptance;
-                self.takes(policy, travel, start, len, survival)
-            } else {
-                !self.is_drafted_out() && {
-                    // Easy and hard stretches of text are longer than a token: the next draft is like the last.
-                    let next = (acceptance + self.calibration.mean()) / 2.0;
-                    if self.waits_for(policy, travel, start, len, survival, next) {
-                        return None;
-                    }
-                    false
-                }
-            };
-            if !goes_on {
-                break;
-            }
-            len += 1;
-        }
-        (len > 0 || last.is_none()).then_some(len)
+        let most = bounds.max_draft.min(self.max_drafts).min(bounds.end.saturating_sub(start + 1));
+        let len = grow(drafts, policy, start, travel, most, bounds.drafted_out)?;
+        (len > 0 || is_first).then_some(len)
     }
 
-    /// Whether a draft that is there belongs to the block of `len` before it. `survival` includes it.
-    fn takes(&self, policy: Policy, travel: Travel, start: Position, len: usize, survival: f64) -> bool {
-        let first_behind = len == 0 && travel == Travel::Behind;
-        match policy {
-            // Behind a block it costs a row only if all before it is right, and then it brings a token for certain.
-            Policy::Goodput if first_behind => survival >= HOPELESS,
-            Policy::Goodput => {
-                len < self.goodput.longest() && self.goodput.pays(survival / self.validity(travel, start))
-            }
-            Policy::Fixed { k } => len < k && (!first_behind || survival >= EVEN),
-            Policy::Confidence { threshold, k_max } => {
-                let before = (start + len).checked_sub(1).and_then(|before| self.confidence(before));
-                len < k_max && before.is_none_or(|before| before >= threshold || (len == 0 && !first_behind))
-            }
-        }
+    fn next_start(&self, settled: usize) -> Position {
+        self.waiting.back().map_or(settled, |block| block.end.max(settled))
     }
 
-    /// The probability that a block is looked at: behind another, only if its first token is the bonus of that.
-    fn validity(&self, travel: Travel, start: Position) -> f64 {
-        if travel == Travel::Behind { self.survival(start + 1) } else { 1.0 }
+    /// A block of `len` drafts goes out. `lease`: up to where the server is to decode by itself, if that is what it is for.
+    pub(super) fn send(&mut self, now: Duration, settled: usize, len: usize, lease: Option<Position>) -> Block {
+        let start = self.next_start(settled);
+        let alone = self.waiting.is_empty();
+        let (until, is_lease) = (lease.unwrap_or(0), lease.is_some());
+        let block = Block { start, end: start + len, until, is_lease, sent: now, alone, again: false };
+        self.drafts_sent += len as u64;
+        self.waiting.push_back(block);
+        block
     }
 
-    /// Whether the block of `len`, of this survival, is to wait for a draft that is still to be made, which is to be expected
-    /// to be accepted with the probability `next`.
-    fn waits_for(&self, policy: Policy, travel: Travel, start: Position, len: usize, survival: f64, next: f64) -> bool {
-        match policy {
-            Policy::Goodput if len == 0 && travel != Travel::Behind => self.goodput.pays_to_draft(next),
-            Policy::Goodput if len == 0 => true,
-            Policy::Goodput => {
-                let survival = survival / self.validity(travel, start) * next;
-                len < self.goodput.longest() && self.goodput.worth_waiting(survival, next, travel)
-            }
-            Policy::Fixed { .. } | Policy::Confidence { .. } => self.takes(policy, travel, start, len, f64::MAX),
+    /// Lets the server decode on by itself for `lease` tokens, up to `end`, if it soon ends what it was told to.
+    pub(super) fn renew_lease(&mut self, settled: usize, lease: usize, end: usize) -> Option<Block> {
+        let block = self.waiting.back_mut()?;
+        let ends_soon = block.is_lease && block.until < end && block.until <= settled + lease / 2;
+        ends_soon.then(|| {
+            *block = Block { start: settled, end: settled, until: end.min(settled + lease), ..*block };
+            *block
+        })
+    }
+
+    /// All that is not settled of the blocks is sent again, as one, with `more` drafts that were made meanwhile.
+    pub(super) fn repeat(&mut self, drafts: &Drafts, more: usize, max_draft: usize) -> Option<Block> {
+        let (first, last) = (*self.waiting.front()?, *self.waiting.back()?);
+        let start = drafts.settled();
+        let known = last.end.clamp(start, drafts.end());
+        let end = (known + more).min(drafts.end()).min(start + max_draft);
+        self.drafts_sent += end.saturating_sub(known) as u64;
+        self.waiting.clear();
+        let block = Block { start, end, until: last.until, is_lease: last.is_lease, again: true, ..first };
+        self.waiting.push_back(block);
+        Some(block)
+    }
+
+    /// A commit is missing: whether to send the blocks again, which is done once.
+    pub(super) fn ask_again(&mut self) -> bool {
+        !std::mem::replace(&mut self.asked_again, true)
+    }
+
+    /// A commit came that fits.
+    pub(super) fn on_commit(&mut self) {
+        self.asked_again = false;
+    }
+
+    /// The target chose another token than the draft at `position`. What was drafted on that is void; its block is answered by
+    /// this token.
+    pub(super) fn on_miss(&mut self, position: Position) {
+        self.waiting.retain(|block| block.start <= position || block.is_lease);
+        for block in &mut self.waiting {
+            block.end = block.end.min(position + 1);
         }
     }
 
-    /// Whether the drafter has nothing to add.
-    fn is_drafted_out(&self) -> bool {
-        self.exhausted
-            || self.sequence.len() + 1 >= self.end()
-            || (self.sequence.len() > self.settled
-                && self.sequence.tokens().last().is_some_and(|last| self.config.end_of_generation.contains(last)))
-    }
-
-    /// Asks for another draft, if one can be made and there is a use for it.
-    fn draft_on(&mut self) {
-        if self.finished || self.asked.is_some() || self.config.policy.is_none() {
-            return;
-        }
-        let releasing = self.is_releasing();
-        let waiting = !self.blocks.is_empty() || !self.link.is_up();
-        let full = self.sequence.len() - self.settled >= MAX_DRAFTS;
-        let out_of_use = if releasing { self.exhausted } else { full || self.is_drafted_out() };
-        // What the server decodes by itself needs no drafts: they would only drain the device.
-        let leased = self.blocks.back().is_some_and(|block| block.is_lease);
-        let idle = leased || (!self.blocks.is_empty() && self.config.ahead == Ahead::Nothing);
-        if out_of_use || idle || (waiting && !releasing && self.survival(self.sequence.len()) < HOPELESS) {
-            return;
-        }
-        let ticket = self.ticket();
-        self.asked = Some(ticket);
-        self.asked_at = self.clock.now();
-        self.actions.push_back(Action::Draft(ticket));
-    }
-
-    /// The probability that all drafts before position `end` are right.
-    fn survival(&self, end: Position) -> f64 {
-        (self.settled..end).map(|position| self.acceptance(position)).product()
-    }
-
-    fn acceptance(&self, position: Position) -> f64 {
-        self.confidence(position).map_or(1.0, |confidence| self.calibration.acceptance(confidence))
-    }
-
-    fn confidence(&self, position: Position) -> Option<f32> {
-        self.drafted.get(position.checked_sub(self.settled)?).map(|draft| draft.confidence)
-    }
-
-    fn send_block(&mut self, len: usize) {
-        let now = self.clock.now();
-        let alone = self.blocks.is_empty();
-        if alone {
-            self.await_reply();
-        }
-        let start = self.blocks.back().map_or(self.settled, |block| block.end.max(self.settled));
-        let lease = self.lease();
-        let is_lease = lease.is_some();
-        let until = lease.map_or(0, |lease| self.end().min(self.settled + lease));
-        if is_lease {
-            self.warm = false;
-        } else {
-            self.goodput.on_drafting();
-            self.goodput.on_block(len);
-        }
-        self.stats.draft_tokens += len as u64;
-        self.blocks.push_back(Block { start, end: start + len, until, is_lease, sent: now, alone, again: false });
-        self.send_drafts(start, start + len, until);
-    }
-
-    /// How many tokens the server is to decode by itself before it hears of this device again; `None` while that does not pay.
-    fn lease(&self) -> Option<usize> {
-        match self.config.policy {
-            None => Some(MAX_UNHEARD),
-            Some(Policy::Goodput) if !self.goodput.drafts() => Some(self.goodput.lease()),
-            Some(_) => None,
+    /// So many tokens are settled now.
+    pub(super) fn on_settled(&mut self, settled: usize) {
+        while self.waiting.front().is_some_and(|block| block.is_answered(settled)) {
+            self.waiting.pop_front();
         }
     }
 
-    /// Lets the server decode on by itself, if it soon ends what it was told to and that still pays.
-    fn renew_lease(&mut self) {
-        let Some(lease) = self.lease() else { return };
-        let end = self.end();
-        let until = end.min(self.settled + lease);
-        let Some(block) = self.blocks.back_mut() else { return };
-        let ends_soon = block.is_lease && block.until < end && block.until <= self.settled + lease / 2;
-        if ends_soon && self.link.is_up() {
-            *block = Block { start: self.settled, end: self.settled, until, ..*block };
-            self.send_drafts(self.settled, self.settled, until);
+    /// `end`: that of the text.
+    ///
+    /// # Panics
+    /// If the blocks are not what they should be.
+    pub(super) fn check_invariants(&self, end: Position) {
+        assert!(self.waiting.len() <= self.max_blocks, "no more blocks wait than may");
+        for block in &self.waiting {
+            assert!(block.start <= block.end && block.end <= end, "a block is a part of the text: {block:?}");
+            assert!(!block.is_lease || block.until > 0, "a lease has an end: {block:?}");
         }
+        let in_order =
+            self.waiting.iter().zip(self.waiting.iter().skip(1)).all(|(a, b)| a.start <= b.start && a.end <= b.end);
+        assert!(in_order, "blocks are in order of position: {:?}", self.waiting);
     }
+}
 
-    /// Sends all that is not settled of the blocks again, as one, with what was drafted meanwhile.
-    pub(super) fn repeat(&mut self) {
-        let (Some(first), Some(last)) = (self.blocks.front(), self.blocks.back()) else { return };
-        let (sent, alone, end) = (first.sent, first.alone, last.end);
-        let (until, is_lease) = (last.until, last.is_lease);
-        let more = if is_lease { 0 } else { self.next_block().unwrap_or(0) };
-        let known = end.clamp(self.settled, self.sequence.len());
-        let end = (known + more).min(self.sequence.len()).min(self.settled + self.max_draft());
-        self.stats.draft_tokens += end.saturating_sub(known) as u64;
-        self.blocks.clear();
-        self.blocks.push_back(Block { start: self.settled, end, until, is_lease, sent, alone, again: true });
-        self.send_drafts(self.settled, end, until);
+/// How many of the drafts from `start` on are a block, at most `most`; `None` if it waits for a draft that is still to be made.
+fn grow(
+    drafts: &Drafts,
+    policy: &dyn DraftPolicy,
+    start: Position,
+    travel: Travel,
+    most: usize,
+    drafted_out: bool,
+) -> Option<usize> {
+    let validity = if travel == Travel::Behind { drafts.survival(start + 1) } else { 1.0 };
+    let confidence = |len: usize| (start + len).checked_sub(1).and_then(|before| drafts.confidence(before));
+    let made = drafts.end().saturating_sub(start);
+    let mut acceptance = drafts.mean_acceptance();
+    let mut block = NextBlock { len: 0, travel, survival: drafts.survival(start), validity, confidence: confidence(0) };
+    while block.len < most.min(made) {
+        acceptance = drafts.acceptance(start + block.len);
+        if !policy.takes(&block, acceptance) {
+            return Some(block.len);
+        }
+        block.survival *= acceptance;
+        block.len += 1;
+        block.confidence = confidence(block.len);
     }
-
-    fn send_drafts(&mut self, from: Position, end: Position, until: Position) {
-        let (Some(tokens), Some(built_on)) = (self.sequence.tokens().get(from..end), self.sequence.digest(from)) else {
-            return;
-        };
-        let block = DraftBlock { turn: self.turn, from, built_on, tokens: tokens.to_vec(), until };
-        self.actions.push_back(Action::Send(Request::Draft(block)));
-    }
+    // Easy and hard stretches of text are longer than a token: the next draft is like the last.
+    let expected = (acceptance + drafts.mean_acceptance()) / 2.0;
+    let waits = block.len < most && !drafted_out && policy.waits_for(&block, expected);
+    (!waits).then_some(block.len)
 }

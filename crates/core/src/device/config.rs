@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Tuning;
 use crate::Token;
 use crate::message::{ContextUpdate, Turn};
 use crate::policy::Policy;
@@ -24,6 +25,23 @@ pub struct DeviceConfig {
     pub end_of_generation: Arc<[Token]>,
     /// What is done when the server cannot be reached.
     pub resilience: Resilience,
+    /// The numbers that its decisions rest on.
+    pub tuning: Tuning,
+}
+
+impl Default for DeviceConfig {
+    /// A device that drafts, for texts of any length.
+    fn default() -> Self {
+        Self {
+            policy: Some(Policy::default()),
+            ahead: Ahead::default(),
+            context: usize::MAX,
+            max_draft: Policy::MAX_LENGTH,
+            end_of_generation: Arc::from([]),
+            resilience: Resilience::default(),
+            tuning: Tuning::DEFAULT,
+        }
+    }
 }
 
 /// What a server takes of a device: each has its own bounds.

@@ -7,127 +7,91 @@
 //! them by position: what agrees stays, at the first disagreement the rest is dropped. It makes no difference whether a
 //! commit answers a whole block, a part of it, comes twice, or unasked.
 //!
-//! | file | what it decides |
-//! |---|---|
-//! | `config.rs`, `action.rs` | nothing: what a device is given, and what it hands out |
-//! | `blocks.rs` | what to draft, and which drafts go out as a block |
-//! | `reconcile.rs` | what a reply means for the drafts |
-//! | `link.rs` | the connection: timeouts, other servers, going on alone |
-//! | `timer.rs` | how long to wait |
+//! A device is composed of smaller state machines. Each has its own data, and none knows of the others but by what it is handed:
+//!
+//! | file | what it knows | what it decides |
+//! |---|---|---|
+//! | `answer.rs` | what is asked in this turn, and how it went | |
+//! | `drafts/` | the text: settled tokens, and drafts | what a commit means for the drafts |
+//! | `blocks.rs` | which drafts are out as blocks | which go out next, as the [`DraftPolicy`] says |
+//! | `link/` | the connection, and the servers | timeouts, which server is next, when to go on alone |
+//! | `meter.rs` | when verdicts came, and how busy the server was | what is measured by a verdict |
+//! | `tolerance.rs` | replies of no use | when they are too many |
+//! | `outbox.rs` | what the shell is still to do | |
+//! | `mod.rs` | these parts | what an event means for each of them |
+//! | `steps.rs` | | what is done after each event, and how an answer ends |
+//! | `config.rs`, `tuning.rs`, `action.rs` | what a device is given, and what it hands out | |
 
 mod action;
+mod answer;
 mod blocks;
+mod clock;
 mod config;
+mod drafts;
 mod link;
-mod reconcile;
-mod timer;
+mod meter;
+mod outbox;
+mod steps;
+mod tolerance;
+mod tuning;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use action::{Action, Emitted, FinishReason, Notice, Provenance, Stats, Ticket};
-use blocks::Block;
+use answer::Answer;
+use blocks::Blocks;
+use clock::Clock;
 pub use config::{Ahead, DeviceConfig, Fallback, Prompt, Resilience, Terms};
-use link::Link;
-use timer::Clock;
+use drafts::Drafts;
+use link::{Expired, Link, Loss};
+use meter::Meter;
+use outbox::Outbox;
+use tolerance::Tolerance;
+pub use tuning::Tuning;
 
-use crate::acceptance::Acceptance;
-use crate::calibration::Calibration;
-use crate::goodput::Goodput;
-use crate::message::{ContextUpdate, Load, Reply, Request, Turn};
-use crate::sampler::{Context, Draft, SamplingParams};
-use crate::sequence::{Sequence, common_prefix};
-use crate::{Position, Token};
-
-/// A draft that is not settled.
-#[derive(Clone, Copy, Debug)]
-struct Drafted {
-    /// The drafter's confidence in it.
-    confidence: f32,
-    /// Whether it was made while a verdict was under way.
-    ahead: bool,
-}
+use crate::Token;
+use crate::message::{Load, Reply, Request};
+use crate::policy::DraftPolicy;
+use crate::sampler::{Context, Draft};
 
 /// The device's side of a session.
 #[derive(Debug)]
 pub struct Device {
     config: DeviceConfig,
-    sampling: SamplingParams,
-    logprobs: Option<u8>,
-    request_id: Option<String>,
-    /// The settled tokens, committed or provisional, then the drafts.
-    sequence: Sequence,
-    settled: usize,
-    /// What is known of each draft.
-    drafted: VecDeque<Drafted>,
-    /// The generation ends when this many tokens are settled.
-    limit: usize,
-    turn: Turn,
     clock: Clock,
-    prompted: Duration,
-    /// When the last commit of this turn came, if the link held since.
-    last_commit: Option<Duration>,
-    /// Whether the drafter had nothing to propose after the last token.
-    exhausted: bool,
-    /// The blocks that wait for their verdicts, in order of position.
-    blocks: VecDeque<Block>,
-    asked: Option<Ticket>,
-    asked_at: Duration,
-    /// Whether the drafter has read all of the text; the first draft, for which it reads it, tells nothing of the others.
-    warm: bool,
-    strikes: u32,
-    /// Replies since the last one that brought a token.
-    barren: u32,
-    /// Whether the blocks were sent again because a commit is missing.
-    asked_again: bool,
-    finished: bool,
+    answer: Answer,
+    drafts: Drafts,
+    blocks: Blocks,
     link: Link,
-    calibration: Calibration,
-    goodput: Goodput,
-    stats: Stats,
-    /// What verdicts made of the drafts in the tokens that were handed out.
-    acceptance: Acceptance,
-    /// How long the last verdict took, until it is told.
-    round_trip: Option<Duration>,
-    /// How busy the server last said it is.
-    load: Option<Load>,
-    actions: VecDeque<Action>,
+    /// `None` if nothing is drafted here.
+    policy: Option<Box<dyn DraftPolicy>>,
+    meter: Meter,
+    tolerance: Tolerance,
+    outbox: Outbox,
 }
 
 impl Device {
-    /// A device without a prompt and without a connection.
+    /// A device without a prompt and without a connection, which drafts as the policy of `config` says.
     #[must_use]
     pub fn new(config: DeviceConfig) -> Self {
+        let policy = config.policy.map(|policy| policy.build(&config.tuning));
+        Self::with_policy(config, policy)
+    }
+
+    /// The same with a policy of the caller's own, in place of that of `config`; `None` leaves the decoding to the server.
+    #[must_use]
+    pub fn with_policy(config: DeviceConfig, policy: Option<Box<dyn DraftPolicy>>) -> Self {
         Self {
-            link: Link::new(&config),
-            config,
-            sampling: SamplingParams::default(),
-            logprobs: None,
-            request_id: None,
-            sequence: Sequence::default(),
-            settled: 0,
-            drafted: VecDeque::new(),
-            limit: 0,
-            turn: 0,
             clock: Clock::default(),
-            prompted: Duration::ZERO,
-            last_commit: None,
-            exhausted: false,
-            blocks: VecDeque::new(),
-            asked: None,
-            asked_at: Duration::ZERO,
-            warm: false,
-            strikes: 0,
-            barren: 0,
-            asked_again: false,
-            finished: true,
-            calibration: Calibration::default(),
-            goodput: Goodput::default(),
-            stats: Stats::default(),
-            acceptance: Acceptance::default(),
-            round_trip: None,
-            load: None,
-            actions: VecDeque::new(),
+            answer: Answer::default(),
+            drafts: Drafts::new(&config.tuning),
+            blocks: Blocks::new(config.ahead, &config.tuning),
+            link: Link::new(&config),
+            policy,
+            meter: Meter::default(),
+            tolerance: Tolerance::default(),
+            outbox: Outbox::default(),
+            config,
         }
     }
 
@@ -135,40 +99,25 @@ impl Device {
     pub fn prompt(&mut self, now: Duration, prompt: Prompt) {
         self.clock.advance(now);
         self.drop_actions();
-        self.drop_drafts();
-        let shared = common_prefix(self.sequence.tokens(), &prompt.tokens);
-        self.sequence.truncate(shared);
-        self.sequence.extend(prompt.tokens.get(shared..).unwrap_or_default());
-        self.settled = self.sequence.len();
-        self.sequence.set_prompt_len(self.settled);
-        self.limit = self.settled.saturating_add(prompt.max_tokens).min(self.config.context);
-        self.sampling = prompt.sampling;
-        self.logprobs = prompt.logprobs;
-        self.request_id = prompt.request_id;
-        self.forget_contexts();
-        self.turn += 1;
-        self.prompted = self.clock.now();
-        self.last_commit = None;
-        self.warm = false;
-        self.strikes = 0;
-        self.barren = 0;
-        self.asked_again = false;
-        self.stats = Stats::default();
-        self.acceptance = Acceptance::default();
-        self.finished = false;
-        if self.settled >= self.limit {
+        let shared = self.drafts.begin(&prompt.tokens);
+        self.answer.begin(self.clock.now(), prompt, self.config.context);
+        self.blocks.begin();
+        self.link.begin_turn();
+        self.meter.pause();
+        self.tolerance = Tolerance::default();
+        if self.drafts.settled() >= self.answer.limit() {
             self.finish(FinishReason::Length);
             return;
         }
-        self.begin_turn(shared);
+        self.tell_text(shared);
         self.advance();
     }
 
     /// What to do next, or `None` until something happens.
     pub fn poll(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
+        let action = self.outbox.pop();
         if let Some(Action::Emit(emitted)) = &action {
-            self.acceptance.count(emitted.provenance, emitted.opens_verdict);
+            self.answer.on_emitted(emitted);
         }
         action
     }
@@ -176,59 +125,58 @@ impl Device {
     /// The settled tokens and the drafts after them: what the next draft follows.
     #[must_use]
     pub fn context(&self) -> Context<'_> {
-        self.sequence.context()
+        self.drafts.context()
     }
 
     /// The settled tokens, prompt included: committed ones, and provisional ones if a server was out of reach.
     #[must_use]
     pub fn settled(&self) -> &[Token] {
-        self.sequence.tokens().get(..self.settled).unwrap_or_default()
+        self.drafts.settled_tokens()
     }
 
     /// How many of the settled tokens are the prompt of this turn.
     #[must_use]
     pub fn prompt_len(&self) -> usize {
-        self.sequence.prompt_len()
+        self.drafts.prompt_len()
     }
 
     /// What this turn has taken so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Acceptance { drafts, accepted, accepted_at, .. } = self.acceptance;
-        Stats { drafts, accepted_tokens: accepted, accepted_at, ..self.stats }
+        let ahead = self.drafts.ahead_counts();
+        Stats {
+            draft_tokens: self.blocks.drafts_sent(),
+            ahead_kept: ahead.kept,
+            ahead_discarded: ahead.discarded,
+            ..self.answer.stats()
+        }
     }
 
     /// How long the block took, from here to the server and back, whose verdict was taken since the last call; `None` if there
     /// was none, or it was sent more than once.
     pub fn take_round_trip(&mut self) -> Option<Duration> {
-        self.round_trip.take()
+        self.meter.take_round_trip()
     }
 
     /// How busy the server said it is, as last heard.
     #[must_use]
     pub fn load(&self) -> Option<Load> {
-        self.load
+        self.meter.load()
     }
 
     /// Takes what the drafter proposed for `ticket`; `None` if it had nothing to propose.
     pub fn on_draft(&mut self, now: Duration, ticket: Ticket, draft: Option<Draft>) {
         self.clock.advance(now);
-        if self.asked != Some(ticket) {
+        if !self.drafts.is_answer(ticket) {
             return;
         }
-        self.asked = None;
-        if std::mem::replace(&mut self.warm, true) {
-            self.goodput.on_draft(self.clock.now().saturating_sub(self.asked_at));
+        if let Some(time) = self.drafts.draft_time(self.clock.now())
+            && let Some(policy) = &mut self.policy
+        {
+            policy.on_draft(time);
         }
-        if !self.finished && ticket == self.ticket() {
-            match draft {
-                Some(draft) => {
-                    self.sequence.push(draft.token);
-                    let ahead = !self.blocks.is_empty();
-                    self.drafted.push_back(Drafted { confidence: draft.confidence, ahead });
-                }
-                None => self.exhausted = true,
-            }
+        if !self.answer.is_finished() {
+            self.drafts.add(ticket, self.answer.turn(), draft, !self.blocks.is_empty());
         }
         self.advance();
     }
@@ -236,19 +184,24 @@ impl Device {
     /// Takes the server's message.
     pub fn on_reply(&mut self, now: Duration, reply: Reply) {
         self.clock.advance(now);
-        if self.finished || !self.link.is_up() || !self.bear() {
+        if self.answer.is_finished() || !self.link.is_up() {
             return;
         }
+        if !self.tolerance.allows_reply() {
+            self.finish(FinishReason::Failed(Tolerance::EXCEEDED.to_owned()));
+            return;
+        }
+        let turn = self.answer.turn();
         match reply {
-            Reply::Commit(commit) if commit.turn == self.turn => self.on_commit(&commit),
-            Reply::Resend { turn, from } if turn == self.turn => {
-                if self.strike() {
-                    self.send_context(from);
+            Reply::Commit(commit) if commit.turn == turn => self.on_commit(&commit),
+            Reply::Resend { turn: asked, from } if asked == turn => {
+                if self.allows_misfit() {
+                    self.send_text(from);
                     self.repeat();
                 }
             }
-            Reply::Pending { turn } if turn == self.turn => self.server_lives(),
-            Reply::Closing(reason) => self.connection_lost(reason),
+            Reply::Pending { turn: asked } if asked == turn => self.hear(),
+            Reply::Closing(reason) => self.lose(Loss::Broken(reason)),
             Reply::Failed(reason) => self.finish(FinishReason::Failed(reason)),
             Reply::Commit(_) | Reply::Resend { .. } | Reply::Pending { .. } => {}
         }
@@ -257,82 +210,105 @@ impl Device {
     /// Ends the generation with the first `len` tokens: a stop string was met there. Where its end was told already, only the text
     /// is cut.
     pub fn stop_at(&mut self, len: usize) {
-        let was_told = self.finished && !self.actions.iter().any(|action| matches!(action, Action::Finish(_)));
+        let was_told = self.answer.is_finished() && !self.outbox.has_finish();
         self.drop_actions();
-        self.drop_drafts();
-        self.settled = self.settled.min(len);
-        self.sequence.truncate(self.settled);
+        self.drafts.cut(len);
+        self.blocks.clear();
         if was_told {
             return;
         }
-        self.actions.push_back(Action::Send(Request::Stop(self.turn)));
+        self.outbox.push(Action::Send(Request::Stop(self.answer.turn())));
         self.finish(FinishReason::Stop);
     }
 
-    fn ticket(&self) -> Ticket {
-        Ticket { turn: self.turn, digest: self.sequence.last_digest() }
+    /// When [`Device::on_timer`] is to be called, in the shell's time; `None` if there is nothing to wait for.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.due().map(|due| self.clock.to_shell(due))
     }
 
-    /// Adds a settled token to the answer.
-    fn emit(&mut self, emitted: Emitted) {
-        let token = emitted.token;
-        self.stats.time_to_first_token.get_or_insert(self.clock.now().saturating_sub(self.prompted));
-        self.actions.push_back(Action::Emit(emitted));
-        self.settled += 1;
-        if self.config.end_of_generation.contains(&token) {
-            self.finish(FinishReason::Stop);
-        } else if self.settled >= self.limit {
-            self.finish(FinishReason::Length);
+    fn due(&self) -> Option<Duration> {
+        if self.answer.is_finished() {
+            return None;
         }
+        self.link.due(self.clock.now(), !self.blocks.is_empty())
     }
 
-    fn send_context(&mut self, from: Position) {
-        let from = from.min(self.settled);
-        let (Some(built_on), Some(tokens)) =
-            (self.sequence.digest(from), self.sequence.tokens().get(from..self.settled))
-        else {
+    /// The time has come. To call it early or for nothing does no harm.
+    pub fn on_timer(&mut self, now: Duration) {
+        self.clock.advance(now);
+        let now = self.clock.now();
+        if self.due().is_none_or(|due| due > now) {
             return;
-        };
-        let update = ContextUpdate {
-            turn: self.turn,
-            from,
-            built_on,
-            tokens: tokens.to_vec(),
-            prompt_len: self.sequence.prompt_len(),
-            limit: self.limit,
-            sampling: self.sampling.clone(),
-            logprobs: self.logprobs,
-            request_id: self.request_id.clone(),
-        };
-        self.actions.push_back(Action::Send(Request::Context(update)));
-    }
-
-    fn drop_actions(&mut self) {
-        // What concerns the connection is still to be done.
-        let mut draft_dropped = false;
-        self.actions.retain(|action| {
-            draft_dropped |= matches!(action, Action::Draft(_));
-            matches!(action, Action::Connect(_) | Action::Disconnect | Action::Notify(_))
-        });
-        if draft_dropped {
-            self.asked = None;
+        }
+        match self.link.expired(now) {
+            Expired::Answer => {
+                if self.link.on_timeout(now) {
+                    self.leave(Loss::silent());
+                } else {
+                    self.repeat();
+                }
+            }
+            Expired::Connection => self.leave(Loss::silent()),
+            Expired::Delay => self.link.connect(now, &mut self.outbox),
+            Expired::BusyServer => {
+                self.link.wait_from(now);
+                self.count_failure();
+                self.advance();
+            }
         }
     }
 
-    fn drop_drafts(&mut self) {
-        self.sequence.truncate(self.settled);
-        self.discard_drafts();
-        self.blocks.clear();
-        self.exhausted = false;
+    /// The connection that was asked for stands, to the server `server`, which takes what `terms` say, and a session is open.
+    pub fn on_connected(&mut self, now: Duration, server: usize, terms: Terms) {
+        self.clock.advance(now);
+        self.link.on_connected(server, terms);
+        if !self.answer.is_finished() {
+            self.tell_text(0);
+            self.advance();
+        }
     }
 
-    fn discard_drafts(&mut self) {
-        self.stats.ahead_discarded += self.drafted.drain(..).filter(|draft| draft.ahead).count() as u64;
+    /// The connection broke, or could not be made.
+    pub fn on_disconnected(&mut self, now: Duration, reason: String) {
+        self.clock.advance(now);
+        if !self.link.is_down() {
+            self.lose(Loss::Broken(reason));
+        }
     }
 
-    fn finish(&mut self, reason: FinishReason) {
-        self.drop_drafts();
-        self.finished = true;
-        self.actions.push_back(Action::Finish(reason));
+    /// The server that is connected, or was to be, is busy, for the reason given, and asks to be left alone for `after`.
+    pub fn on_busy(&mut self, now: Duration, reason: String, after: Duration) {
+        self.clock.advance(now);
+        if !self.link.is_down() {
+            self.link.on_busy(self.clock.now().saturating_add(after));
+            self.lose(Loss::Busy(reason));
+        }
+    }
+
+    /// No server answers, as somebody else found out: the fallback does not wait for this device to find out too. It tries to
+    /// connect all the same.
+    pub fn presume_lost(&mut self) {
+        self.link.presume_lost(&mut self.outbox);
+    }
+
+    /// Whether all is as it should be between two events: for tests.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn check_invariants(&self) {
+        self.drafts.check_invariants();
+        self.blocks.check_invariants(self.drafts.end());
+        self.link.check_invariants();
+        let is_finished = self.answer.is_finished();
+        assert!(!is_finished || self.drafts.count() == 0, "an answer that is over has no drafts");
+        assert!(
+            self.blocks.is_empty() || (self.link.is_up() && !is_finished),
+            "a block is out for a server that answers it"
+        );
+        assert!(is_finished || self.drafts.settled() < self.answer.limit(), "an answer at its limit is over");
+        let waits = self.drafts.is_asked() || self.due().is_some() || !self.outbox.is_empty();
+        let could_go_on = self.policy.is_some() || !self.link.is_alone();
+        assert!(is_finished || waits || !could_go_on, "until the answer is over, something is to happen");
     }
 }

@@ -3,15 +3,12 @@
 //! Every token of every position has its own uniform number, a hash of (seed, position, token). Nothing is drawn from
 //! a stream, so the device and the server agree on it without exchanging anything and in any order.
 //!
-//! The hash is SplitMix64 (Steele, Lea & Flood, *Fast splittable pseudorandom number generators*, 2014) with the
-//! finaliser that they take from Stafford (*Better bit mixing*, 2011, mix 13): token `i` gets the `i`-th number of the
-//! generator whose starting point is itself a hash of seed and position.
+//! The hash is [`SplitMix64`](crate::splitmix): token `i` gets the `i`-th number of the generator whose starting point is itself a
+//! hash of seed and position.
 
 use super::math::ln;
+use crate::splitmix::{STEP, finalise as mix};
 use crate::{Position, Token};
-
-/// 2^64 divided by the golden ratio, made odd: the step of SplitMix64.
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// More than the rounding of [`ln`] can put two values of [`gumbel`] out of order.
 const ROUNDING: f64 = 1e-9;
@@ -62,14 +59,6 @@ impl Noise {
     }
 }
 
-/// Stafford's mix 13: a bijection in which every input bit flips every output bit about half of the time.
-#[inline(always)]
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 /// -ln(-ln u) with u = (2 `bits` + 1) / 2^53, the middle of one of 2^52 intervals: never 0, never 1, and exact.
 fn gumbel(bits: u64) -> f64 {
     let uniform = (bits << 1 | 1) as f64 * (f64::EPSILON / 2.0);
@@ -97,12 +86,6 @@ mod tests {
             let ceiling = noise.ceiling_of::<256>(first);
             assert!(largest <= ceiling && ceiling <= largest + 1e-8);
         }
-    }
-
-    #[test]
-    fn hash_is_splitmix64() {
-        let outputs = [1, 2, 3].map(|i: u64| mix(STEP.wrapping_mul(i)));
-        assert_eq!(outputs, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f], "from the seed 0");
     }
 
     /// Flipping any one bit of seed, position or token flips every bit of the hash about half of the time.

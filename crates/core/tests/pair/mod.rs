@@ -7,27 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sled_core::device::{
-    Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats, Terms,
+    Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats, Terms, Tuning,
 };
 use sled_core::message::{Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Logprobs, Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
-use sled_core::{Token, sampler};
+use sled_core::{Token, sampler, splitmix};
 use sled_model::drafter::Drafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_model::{Limits, Model};
 
-/// SplitMix64: all the randomness of a case comes from its seed.
+/// All the randomness of a case comes from its seed.
 pub struct Rng(pub u64);
 
 impl Rng {
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix::next(&mut self.0)
     }
 
     /// A number in `range`.
@@ -169,6 +165,7 @@ impl Pair {
             max_draft: Policy::MAX_LENGTH,
             end_of_generation: Arc::from(self.end_of_generation.as_slice()),
             resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
+            tuning: Tuning::DEFAULT,
         };
         let owner = Owner(self.hosts.len() as u64 % OWNERS);
         let session = self.server.open(self.now, owner).expect("the server has no limit on sessions");
@@ -217,11 +214,13 @@ impl Pair {
             return self.step();
         }
         let at = self.rng.within(0..=self.hosts.len() - 1);
-        match self.rng.within(0..=2) {
+        let progressed = match self.rng.within(0..=2) {
             0 => self.deliver_to_server(at),
             1 => self.deliver_to_device(at),
             _ => self.act(at),
-        }
+        };
+        self.hosts[at].device.check_invariants();
+        progressed
     }
 
     fn step(&mut self) -> bool {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sled_core::Token;
 use sled_core::device::{
-    Ahead, Device, DeviceConfig, Emitted, Fallback, FinishReason, Prompt, Provenance, Resilience, Stats, Ticket,
+    Ahead, Device, DeviceConfig, Emitted, Fallback, FinishReason, Prompt, Provenance, Resilience, Stats, Ticket, Tuning,
 };
 use sled_core::message::Load;
 use sled_core::names::Fingerprint;
@@ -168,6 +168,7 @@ impl Session {
             max_draft: bounds.max_draft,
             end_of_generation: Arc::from(options.end_of_generation),
             resilience: Resilience { servers: options.servers.len(), seed: chance(), ..options.resilience },
+            tuning: Tuning::DEFAULT,
         });
         Self {
             device,

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use sled_api::backend::{Backend, Event, Events, Generated, Job, Mode, ModelCard, Outcome, Refusal};
 use sled_core::Token;
-use sled_core::device::{Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience, Terms};
+use sled_core::device::{
+    Action, Ahead, Device, DeviceConfig, Emitted, FinishReason, Prompt, Resilience, Terms, Tuning,
+};
 use sled_core::message::{Commit, Reply};
 use sled_core::sampler::Sampler;
 use sled_model::Limits;
@@ -149,6 +151,7 @@ impl Sessions {
             max_draft: 0,
             end_of_generation: Arc::clone(&self.end_of_generation),
             resilience: Resilience::default(),
+            tuning: Tuning::DEFAULT,
         });
         device.on_connected(Duration::ZERO, 0, Terms { context: self.limits.context, max_draft: 0 });
         let Job { request_id, prompt: tokens, max_tokens, sampling, logprobs, .. } = job;

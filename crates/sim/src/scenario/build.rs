@@ -102,6 +102,7 @@ impl Simulation {
                     seed: mix(mix(seed) ^ index as u64),
                     ..Resilience::default()
                 },
+                tuning: class.tuning,
             },
             drafter: class.policy.is_some().then(|| Box::new(TextDrafter::new(texts.clone())) as Box<_>),
             draft_time: self.drafters.get(family).map_or(Duration::ZERO, |&(time, _)| time),

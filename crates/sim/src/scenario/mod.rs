@@ -26,7 +26,7 @@ pub use prepare::Simulation;
 pub use report::{ClassReport, Energy, Report, ServerReport};
 pub use seeds::{Estimate, Summary, parallel, run_seeds};
 use serde::{Deserialize, Serialize};
-use sled_core::device::Ahead;
+use sled_core::device::{Ahead, Tuning};
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching};
 pub use words::Range;
@@ -206,6 +206,9 @@ pub struct DeviceClass {
     pub power_w: Option<f64>,
     /// What it draws else, in watts; 0 if it is not said.
     pub idle_w: f64,
+    /// The numbers that their decisions rest on: those of the product, unless a program sweeps them.
+    #[serde(skip)]
+    pub tuning: Tuning,
 }
 
 impl Default for DeviceClass {
@@ -226,6 +229,7 @@ impl Default for DeviceClass {
             timeout_s: 10.0,
             power_w: None,
             idle_w: 0.0,
+            tuning: Tuning::DEFAULT,
         }
     }
 }

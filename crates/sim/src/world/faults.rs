@@ -80,6 +80,23 @@ impl World {
                 let life = host.life;
                 self.at(now + lasts, Event::Begin { device, life });
             }
+            Fault::Engine { server } => self.fail_step(server)?,
+            Fault::Cancel { device } => {
+                let host = &mut self.devices[device];
+                if host.began.is_some() && !host.off {
+                    host.core.stop_at(host.core.settled().len());
+                    self.pump(device)?;
+                }
+            }
+            Fault::CancelOpen { device } => {
+                let host = &mut self.devices[device];
+                if host.connection.is_none() && !host.off {
+                    host.attempt += 1;
+                    let clock = host.clock(now);
+                    host.core.on_disconnected(clock, "cancelled".to_owned());
+                    self.pump(device)?;
+                }
+            }
             Fault::Heal => {
                 for host in &mut self.devices {
                     host.up.heal();

@@ -17,7 +17,7 @@ use sled_core::Token;
 use sled_core::device::{Action, Device, Emitted, FinishReason, Notice, Prompt, Ticket};
 use sled_core::message::{Reply, Request};
 use sled_core::sampler::{Draft, Sampler};
-use sled_core::server::{Server, SessionId, Step};
+use sled_core::server::{Busy, Server, SessionId, Step};
 use sled_model::Model;
 pub use totals::ServerTotals;
 
@@ -35,12 +35,12 @@ enum Event {
     ToServer(ConnectionId, Request),
     ToDevice(ConnectionId, Reply),
     Attempt { device: usize, server: usize, attempt: u64 },
-    Attempted { device: usize, server: usize, attempt: u64, connection: Option<ConnectionId> },
+    Attempted { device: usize, server: usize, attempt: u64, answer: Result<ConnectionId, Option<(Busy, Duration)>> },
     HungUp(ConnectionId),
     Broken(ConnectionId),
     Drafted { device: usize, life: u64, ticket: Ticket, draft: Option<Draft> },
     Timer { device: usize },
-    StepDone { server: usize, life: u64 },
+    StepDone { server: usize, life: u64, pass: u64 },
     Resume { server: usize },
     Begin { device: usize, life: u64 },
     Fault(Fault),
@@ -52,6 +52,8 @@ struct ServerHost {
     core: Server,
     model: Box<dyn Model>,
     step: Option<Step>,
+    /// Counts passes.
+    passes: u64,
     up: bool,
     stalled_until: Duration,
     /// When it looks again whether to launch a step.
@@ -125,6 +127,8 @@ pub struct World {
     connections: Vec<Option<Connection>>,
     /// Devices that are not done.
     busy: usize,
+    /// Whether the state machines are checked after each event.
+    checked: bool,
 }
 
 impl World {
@@ -139,6 +143,7 @@ impl World {
             devices: Vec::new(),
             connections: Vec::new(),
             busy: 0,
+            checked: false,
         }
     }
 
@@ -149,6 +154,7 @@ impl World {
             model: (setup.model)(),
             setup,
             step: None,
+            passes: 0,
             up: true,
             stalled_until: Duration::ZERO,
             wakes: None,
@@ -202,6 +208,11 @@ impl World {
         self.at(time, Event::Fault(fault));
     }
 
+    /// From now on the invariants of the state machines are checked after each event, and a violation panics: for tests.
+    pub fn check_invariants(&mut self) {
+        self.checked = true;
+    }
+
     /// Runs until every device is done, or until `deadline`; whether all are done.
     ///
     /// # Errors
@@ -214,6 +225,9 @@ impl World {
             };
             self.now = time;
             self.handle(event)?;
+            if self.checked {
+                self.devices.iter().filter(|host| !host.off).for_each(|host| host.core.check_invariants());
+            }
         }
         Ok(true)
     }
@@ -277,24 +291,29 @@ impl World {
                 let Some(connection) = &self.connections[id] else { return Ok(()) };
                 let device = connection.device;
                 if self.devices[device].connection == Some(id) {
+                    if matches!(reply, Reply::Closing(_)) {
+                        self.devices[device].connection = None;
+                        self.hang_up(Some(id));
+                    }
                     let clock = self.devices[device].clock(self.now);
                     self.devices[device].core.on_reply(clock, reply);
                     self.pump(device)?;
                 }
             }
             Event::Attempt { device, server, attempt } => self.attempt(device, server, attempt),
-            Event::Attempted { device, server, attempt, connection } => {
+            Event::Attempted { device, server, attempt, answer } => {
                 let terms = self.servers[server].setup.terms();
                 let host = &mut self.devices[device];
                 if host.attempt != attempt || host.off {
-                    self.hang_up(connection);
+                    self.hang_up(answer.ok());
                     return Ok(());
                 }
                 let clock = host.clock(self.now);
-                host.connection = connection;
-                match connection {
-                    Some(_) => host.core.on_connected(clock, server, terms),
-                    None => host.core.on_disconnected(clock, "refused".to_owned()),
+                host.connection = answer.ok();
+                match answer {
+                    Ok(_) => host.core.on_connected(clock, server, terms),
+                    Err(Some((busy, after))) => host.core.on_busy(clock, busy.to_string(), after),
+                    Err(None) => host.core.on_disconnected(clock, "refused".to_owned()),
                 }
                 self.pump(device)?;
             }
@@ -333,7 +352,7 @@ impl World {
                     self.pump(device)?;
                 }
             }
-            Event::StepDone { server, life } => self.step_done(server, life)?,
+            Event::StepDone { server, life, pass } => self.step_done(server, life, pass)?,
             Event::Resume { server } => self.launch(server)?,
             Event::Restart { server } => {
                 if let Some(host) = self.servers.get_mut(server) {

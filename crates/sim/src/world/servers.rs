@@ -24,15 +24,15 @@ impl World {
             return;
         }
         let life = host.life;
-        let session = if host.up { host.core.open(self.now, owner(device)).ok() } else { None };
-        let connection = session.map(|session| {
+        let opened = if host.up { host.core.open(self.now, owner(device)).map_err(Some) } else { Err(None) };
+        let answer = opened.map(|session| {
             self.connections.push(Some(Connection { device, server, session, life }));
             let id = self.connections.len() - 1;
             host.answer(session, id);
             id
         });
         let back = self.now + self.devices[device].down.latency();
-        self.at(back, Event::Attempted { device, server, attempt, connection });
+        self.at(back, Event::Attempted { device, server, attempt, answer });
     }
 
     pub(super) fn deliver_request(&mut self, id: ConnectionId, request: Request) -> Result<(), Error> {
@@ -52,7 +52,12 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, id: ConnectionId, reply: Reply) {
-        let Some(device) = self.connections[id].as_ref().map(|connection| connection.device) else { return };
+        let Some(Connection { device, server, session, life }) = self.connections[id] else { return };
+        if matches!(reply, Reply::Closing(_))
+            && let Some(host) = self.servers.get_mut(server).filter(|host| host.life == life)
+        {
+            host.core.close(self.now, session);
+        }
         if !self.reachable(device) {
             return;
         }
@@ -95,30 +100,47 @@ impl World {
         host.stepping = self.now;
         let done = self.now + host.setup.cost.of(&step.rows);
         host.step = Some(step);
-        let life = host.life;
-        self.at(done, Event::StepDone { server, life });
+        host.passes += 1;
+        let (life, pass) = (host.life, host.passes);
+        self.at(done, Event::StepDone { server, life, pass });
         Ok(())
     }
 
-    pub(super) fn step_done(&mut self, server: usize, life: u64) -> Result<(), Error> {
-        let Some(host) = self.servers.get_mut(server).filter(|host| host.life == life) else { return Ok(()) };
+    pub(super) fn step_done(&mut self, server: usize, life: u64, pass: u64) -> Result<(), Error> {
+        let Some(host) = self.servers.get_mut(server).filter(|host| (host.life, host.passes) == (life, pass)) else {
+            return Ok(());
+        };
         if host.stalled_until > self.now {
             let resumes = host.stalled_until;
-            self.at(resumes, Event::StepDone { server, life });
+            self.at(resumes, Event::StepDone { server, life, pass });
             return Ok(());
         }
         let Some(mut step) = host.step.take() else { return Ok(()) };
         host.totals.forward += self.now.saturating_sub(host.stepping);
         let model = &host.model;
         let replies = host.core.complete(self.now, &mut step, |row| model.logits(row))?;
+        self.hand_out(server, replies);
+        self.launch(server)
+    }
+
+    /// The pass that a server is at fails; its engine is as good as before.
+    pub(super) fn fail_step(&mut self, server: usize) -> Result<(), Error> {
+        let Some(host) = self.servers.get_mut(server).filter(|host| host.up) else { return Ok(()) };
+        let Some(step) = host.step.take() else { return Ok(()) };
+        host.totals.forward += self.now.saturating_sub(host.stepping);
+        let replies = host.core.fail(step, "it was told to");
+        self.hand_out(server, replies);
+        self.launch(server)
+    }
+
+    fn hand_out(&mut self, server: usize, replies: Vec<(SessionId, Reply)>) {
         for (session, reply) in replies {
-            let Some(host) = self.servers.get_mut(server) else { return Ok(()) };
+            let Some(host) = self.servers.get_mut(server) else { return };
             host.totals.reply(&reply);
             if let Some(id) = host.connection_of(session) {
                 self.reply(id, reply);
             }
         }
-        self.launch(server)
     }
 }
 

@@ -160,6 +160,21 @@ pub enum Fault {
         /// Which device.
         device: usize,
     },
+    /// The pass that a server is at fails.
+    Engine {
+        /// Which server.
+        server: usize,
+    },
+    /// The user ends the answer that a device is at.
+    Cancel {
+        /// Which device.
+        device: usize,
+    },
+    /// The attempt to connect that a device is at is broken off, and it notices; a server may have opened a session for it.
+    CancelOpen {
+        /// Which device.
+        device: usize,
+    },
     /// From now on nothing is lost, repeated or reordered any more.
     Heal,
     /// The device's clock jumps ahead (it slept), or back.

@@ -9,48 +9,24 @@
 
 use std::time::Duration;
 
+use super::{DraftPolicy, NextBlock, Travel};
+use crate::device::Tuning;
 use crate::message::{Load, MAX_UNHEARD};
 
-/// The longest block may be this much longer, or shorter, than what the last one turned out: cost models are noisy, and
-/// lengths that follow them freely run away.
-const MAX_CHANGE: usize = 2;
-
-/// The longest block to begin with.
-const FIRST_LONGEST: usize = 4;
-
-/// How much of the past rate is kept for each committed token.
-const RATE_KEPT: f64 = 0.96;
-
-/// The gain of the running means of times.
-const TIME_GAIN: f64 = 0.2;
-
-/// Drafting is to be this much faster than plain decoding, since it drains the device.
-const MARGIN: f64 = 1.02;
-
-/// From this mean number of sessions in a step on, a server is shared.
-const SHARED: f64 = 1.5;
-
-/// A trial of drafting is so many verdicts long, or fewer if drafting is less than half as fast.
-const TRIAL: u32 = 6;
-
-/// So many tokens are decoded plainly between trials: at first, and at most.
-const FIRST_PAUSE: usize = 48;
-const LONGEST_PAUSE: usize = 4096;
-
-/// How many tokens the server decodes by itself before it is told to go on.
-const SHORTEST_LEASE: usize = 16;
+/// The most tokens that the server decodes by itself before it is told to go on.
 const LONGEST_LEASE: usize = MAX_UNHEARD;
 
 /// What a device has measured of the costs, and how long its blocks may be.
 #[derive(Clone, Debug)]
-pub struct Goodput {
-    rate: Rate,
-    /// The pace while blocks are sent, and the rate while the server decodes by itself.
-    drafting: Pace,
-    plain: Rate,
+pub(super) struct Goodput {
+    tuning: Tuning,
+    rate: DecayedRate,
+    /// While blocks are sent, and while the server decodes by itself.
+    drafting: DraftingRate,
+    plain: DecayedRate,
     /// Verdicts until the trial of drafting is over.
     trial: u32,
-    tried: Pace,
+    tried: DraftingRate,
     /// Plain tokens until the next trial, and from the next on.
     pause: usize,
     next_pause: usize,
@@ -68,102 +44,54 @@ pub struct Goodput {
     longest: usize,
 }
 
-/// How the next block will travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Travel {
-    /// No other block follows until its verdict is there.
-    Alone,
-    /// It is the first of several.
-    First,
-    /// Others are under way before it.
-    Behind,
-}
-
-impl Default for Goodput {
-    fn default() -> Self {
+impl Goodput {
+    pub(super) fn new(tuning: &Tuning) -> Self {
+        let unknown = Mean::new(tuning.time_gain);
+        let rate = DecayedRate::new(tuning.rate_kept);
+        let drafting = DraftingRate { by_time: rate, by_steps: rate };
         Self {
-            rate: Rate::default(),
-            drafting: Pace::default(),
-            plain: Rate::default(),
-            trial: TRIAL,
-            tried: Pace::default(),
+            rate,
+            drafting,
+            plain: rate,
+            trial: tuning.trial,
+            tried: drafting,
             pause: 0,
-            next_pause: FIRST_PAUSE,
-            draft: Mean(None),
-            step: Mean(None),
-            plain_step: Mean(None),
+            next_pause: tuning.first_pause,
+            draft: unknown,
+            step: unknown,
+            plain_step: unknown,
             last_plain_step: 0.0,
-            row: Mean(None),
-            sharing: Mean(None),
-            price: Mean(None),
-            way: Mean(None),
-            longest: FIRST_LONGEST,
+            row: unknown,
+            sharing: unknown,
+            price: unknown,
+            way: unknown,
+            longest: tuning.first_longest,
+            tuning: *tuning,
         }
     }
-}
 
-impl Goodput {
-    /// `tokens` were committed in the last `time`; `plainly`, if the server decoded by itself. [`Self::on_load`] has told of the
-    /// step that committed them.
-    pub fn on_commit(&mut self, tokens: usize, time: Duration, plainly: bool) {
-        let time = time.as_secs_f64();
-        self.rate.add(tokens, time);
-        if plainly {
-            self.plain.add(tokens, time);
-            self.pause = self.pause.saturating_sub(tokens);
+    /// Counts a verdict on drafts; where it is the last of a trial, decides when to try again.
+    fn on_verdict(&mut self, tokens: usize, time: f64) {
+        self.drafting.add(tokens, time, self.last_plain_step);
+        if self.trial == 0 {
             return;
         }
-        self.drafting.add(tokens, time, self.last_plain_step);
-        if self.trial > 0 {
-            self.trial -= 1;
-            self.tried.add(tokens, time, self.last_plain_step);
-            if self.trial + 2 < TRIAL && self.over_plain(self.tried) < 0.5 {
-                self.drafting = self.tried;
-                self.trial = 0;
-            }
-            if self.trial == 0 {
-                let longer = if self.is_drafting_faster() { FIRST_PAUSE } else { self.next_pause * 2 };
-                self.next_pause = longer.min(LONGEST_PAUSE);
-                self.pause = self.next_pause;
-            }
+        self.trial -= 1;
+        self.tried.add(tokens, time, self.last_plain_step);
+        if self.trial + 2 < self.tuning.trial && self.over_plain(self.tried) < 0.5 {
+            self.drafting = self.tried;
+            self.trial = 0;
         }
-    }
-
-    /// The server told how busy it was in a step with `rows` rows of this device.
-    pub fn on_load(&mut self, load: Load, rows: u32) {
-        self.step.add(load.step.as_secs_f64());
-        self.row.add(load.row.as_secs_f64());
-        self.sharing.add(f64::from(load.sharing.max(1)));
-        self.price.add(f64::from(load.price.min(1000)) / 1e3);
-        self.last_plain_step = load.step.saturating_sub(load.row * rows.saturating_sub(1)).as_secs_f64();
-        self.plain_step.add(self.last_plain_step);
-    }
-
-    /// A block and its verdict were on the way for `time`.
-    pub fn on_round_trip(&mut self, time: Duration) {
-        self.way.add(time.as_secs_f64());
-    }
-
-    /// A token took `time` to draft.
-    pub fn on_draft(&mut self, time: Duration) {
-        self.draft.add(time.as_secs_f64());
-    }
-
-    /// A block of `len` tokens goes out.
-    pub fn on_block(&mut self, len: usize) {
-        self.longest = (len + MAX_CHANGE).max(self.longest.saturating_sub(MAX_CHANGE));
-    }
-
-    /// The longest that the next block may be.
-    #[must_use]
-    pub fn longest(&self) -> usize {
-        self.longest
+        if self.trial == 0 {
+            let longer = if self.is_drafting_faster() { self.tuning.first_pause } else { self.next_pause * 2 };
+            self.next_pause = longer.min(self.tuning.longest_pause);
+            self.pause = self.next_pause;
+        }
     }
 
     /// Whether to draft, or to let the server decode by itself. Drafting is tried now and then: while the server decodes, its
     /// worth is not to be seen.
-    #[must_use]
-    pub fn drafts(&self) -> bool {
+    fn drafts(&self) -> bool {
         // Steps alone do not tell: where device and server are one machine, drafting slows them down.
         if self.trial == 0 && !self.plain.is_known() && !self.is_shared() {
             return false;
@@ -171,24 +99,14 @@ impl Goodput {
         self.trial > 0 || self.pause == 0 || self.is_drafting_faster()
     }
 
-    /// Drafting begins, or goes on.
-    pub fn on_drafting(&mut self) {
-        if self.trial == 0 && self.pause == 0 && !self.is_drafting_faster() {
-            self.trial = TRIAL;
-            self.tried = Pace::default();
-        }
-    }
-
     /// Whether a draft that was made already is worth its row.
-    #[must_use]
-    pub fn pays(&self, survival: f64) -> bool {
+    fn pays(&self, survival: f64) -> bool {
         survival > self.price()
     }
 
     /// Whether a draft that is not made yet is worth waiting for, with a block at hand that could go out. `acceptance` is that
     /// of a draft for itself.
-    #[must_use]
-    pub fn worth_waiting(&self, survival: f64, acceptance: f64, travel: Travel) -> bool {
+    fn worth_waiting(&self, survival: f64, acceptance: f64, travel: Travel) -> bool {
         let (draft, step, shared) = (self.draft.or(0.0), self.step.or(0.0), self.is_shared());
         if travel == Travel::Alone {
             return survival > self.rate.get() * draft + self.price();
@@ -207,27 +125,18 @@ impl Goodput {
     }
 
     /// Whether to draft the first token of a block with nothing under way.
-    #[must_use]
-    pub fn pays_to_draft(&self, acceptance: f64) -> bool {
+    fn pays_to_draft(&self, acceptance: f64) -> bool {
         acceptance > self.rate.get() * self.draft.or(0.0) + self.price()
     }
 
-    /// How many tokens the server is to decode by itself before the device thinks again: at least twice as many as it decodes
-    /// while a message is on the way, since the device renews it when half of them are there.
-    #[must_use]
-    pub fn lease(&self) -> usize {
-        let on_the_way = self.way.or(0.0) / self.plain_step.or(f64::MAX);
-        SHORTEST_LEASE.saturating_add((2.0 * on_the_way) as usize).min(LONGEST_LEASE)
-    }
-
     fn is_drafting_faster(&self) -> bool {
-        self.over_plain(self.drafting) >= MARGIN
+        self.over_plain(self.drafting) >= self.tuning.margin
     }
 
-    /// How many times as fast as plain decoding a pace is. What others do changes the steps of a shared server from one second to
+    /// How many times as fast as plain decoding a rate is. What others do changes the steps of a shared server from one second to
     /// the next: there the two are compared step by step, and not with what was measured at another time.
-    fn over_plain(&self, pace: Pace) -> f64 {
-        if self.is_shared() { pace.by_steps.get() } else { pace.by_time.get() / self.plain_rate() }
+    fn over_plain(&self, rate: DraftingRate) -> f64 {
+        if self.is_shared() { rate.by_steps.get() } else { rate.by_time.get() / self.plain_rate() }
     }
 
     /// The rate of plain decoding: as measured, or what the steps would allow now, if that is more.
@@ -236,7 +145,7 @@ impl Goodput {
     }
 
     fn is_shared(&self) -> bool {
-        self.sharing.or(1.0) > SHARED
+        self.sharing.or(1.0) > self.tuning.shared
     }
 
     /// What a row costs, in tokens: as the server says, which also counts prompts that wait, but at least what this device's
@@ -246,14 +155,79 @@ impl Goodput {
     }
 }
 
-/// Committed tokens a second, and in the time that a step of plain decoding would have taken just then.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    by_time: Rate,
-    by_steps: Rate,
+impl DraftPolicy for Goodput {
+    fn takes(&self, block: &NextBlock, acceptance: f64) -> bool {
+        let survival = block.survival * acceptance;
+        if block.begins_behind() {
+            // It costs a row only if all before it is right, and then it brings a token for certain.
+            return survival >= self.tuning.hopeless;
+        }
+        block.len < self.longest && self.pays(survival / block.validity)
+    }
+
+    fn waits_for(&self, block: &NextBlock, acceptance: f64) -> bool {
+        if block.len == 0 {
+            return block.begins_behind() || self.pays_to_draft(acceptance);
+        }
+        let survival = block.survival / block.validity * acceptance;
+        block.len < self.longest && self.worth_waiting(survival, acceptance, block.travel)
+    }
+
+    /// At least twice as many as the server decodes while a message is on the way, since the device renews it when half of them
+    /// are there.
+    fn lease(&self) -> Option<usize> {
+        let on_the_way = self.way.or(0.0) / self.plain_step.or(f64::MAX);
+        let lease = self.tuning.shortest_lease.saturating_add((2.0 * on_the_way) as usize).min(LONGEST_LEASE);
+        (!self.drafts()).then_some(lease)
+    }
+
+    fn on_block(&mut self, len: usize) {
+        if self.trial == 0 && self.pause == 0 && !self.is_drafting_faster() {
+            self.trial = self.tuning.trial;
+            let rate = DecayedRate::new(self.tuning.rate_kept);
+            self.tried = DraftingRate { by_time: rate, by_steps: rate };
+        }
+        let change = self.tuning.max_change;
+        self.longest = (len + change).max(self.longest.saturating_sub(change));
+    }
+
+    fn on_draft(&mut self, time: Duration) {
+        self.draft.add(time.as_secs_f64());
+    }
+
+    fn on_load(&mut self, load: Load, rows: u32) {
+        self.step.add(load.step.as_secs_f64());
+        self.row.add(load.row.as_secs_f64());
+        self.sharing.add(f64::from(load.sharing.max(1)));
+        self.price.add(f64::from(load.price.min(1000)) / 1e3);
+        self.last_plain_step = load.step.saturating_sub(load.row * rows.saturating_sub(1)).as_secs_f64();
+        self.plain_step.add(self.last_plain_step);
+    }
+
+    fn on_commit(&mut self, tokens: usize, time: Duration, plainly: bool) {
+        let time = time.as_secs_f64();
+        self.rate.add(tokens, time);
+        if plainly {
+            self.plain.add(tokens, time);
+            self.pause = self.pause.saturating_sub(tokens);
+        } else {
+            self.on_verdict(tokens, time);
+        }
+    }
+
+    fn on_round_trip(&mut self, time: Duration) {
+        self.way.add(time.as_secs_f64());
+    }
 }
 
-impl Pace {
+/// Committed tokens a second, and in the time that a step of plain decoding would have taken just then.
+#[derive(Clone, Copy, Debug)]
+struct DraftingRate {
+    by_time: DecayedRate,
+    by_steps: DecayedRate,
+}
+
+impl DraftingRate {
     /// `tokens` in `time` seconds, while a plain step took `step` seconds.
     fn add(&mut self, tokens: usize, time: f64, step: f64) {
         self.by_time.add(tokens, time);
@@ -264,15 +238,21 @@ impl Pace {
 }
 
 /// Committed tokens in a unit of time, of late.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
+#[derive(Clone, Copy, Debug)]
+struct DecayedRate {
+    /// How much of the past is kept for each committed token.
+    kept: f64,
     tokens: f64,
     time: f64,
 }
 
-impl Rate {
+impl DecayedRate {
+    fn new(kept: f64) -> Self {
+        Self { kept, tokens: 0.0, time: 0.0 }
+    }
+
     fn add(&mut self, tokens: usize, time: f64) {
-        let kept = RATE_KEPT.powi(i32::try_from(tokens).unwrap_or(i32::MAX));
+        let kept = self.kept.powi(i32::try_from(tokens).unwrap_or(i32::MAX));
         self.tokens = kept * self.tokens + tokens as f64;
         self.time = kept * self.time + time;
     }
@@ -288,15 +268,22 @@ impl Rate {
 
 /// A running mean.
 #[derive(Clone, Copy, Debug)]
-struct Mean(Option<f64>);
+struct Mean {
+    gain: f64,
+    mean: Option<f64>,
+}
 
 impl Mean {
+    fn new(gain: f64) -> Self {
+        Self { gain, mean: None }
+    }
+
     fn add(&mut self, x: f64) {
-        self.0 = Some(self.0.map_or(x, |mean| mean + TIME_GAIN * (x - mean)));
+        self.mean = Some(self.mean.map_or(x, |mean| mean + self.gain * (x - mean)));
     }
 
     fn or(self, unknown: f64) -> f64 {
-        self.0.unwrap_or(unknown)
+        self.mean.unwrap_or(unknown)
     }
 }
 
@@ -306,9 +293,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    const TUNING: Tuning = Tuning::DEFAULT;
+
     /// What a device knows that drafts in 20 ms, and has had a token each `token` for a while.
     fn measured(token: Duration, step: Duration, row: Duration, sharing: u32) -> Goodput {
-        let mut goodput = Goodput::default();
+        let mut goodput = Goodput::new(&TUNING);
         goodput.on_draft(20 * MS);
         for _ in 0..40 {
             goodput.on_load(Load { queue: Duration::ZERO, step, row, sharing, price: 0 }, 1);
@@ -356,7 +345,7 @@ mod tests {
         // Steps took 100 ms while the server decoded, and take 300 since: drafting brings three tokens in one and a half.
         let is_faster = |sharing| {
             let load = |step| Load { queue: Duration::ZERO, step, row: MS, sharing, price: 0 };
-            let mut goodput = Goodput::default();
+            let mut goodput = Goodput::new(&TUNING);
             for _ in 0..40 {
                 goodput.on_load(load(100 * MS), 1);
                 goodput.on_commit(1, 100 * MS, true);
@@ -373,36 +362,37 @@ mod tests {
 
     #[test]
     fn a_lease_keeps_its_bounds_whatever_a_server_tells_of_its_steps() {
-        for (step, lease) in [(Duration::ZERO, LONGEST_LEASE), (3600 * 1000 * MS, SHORTEST_LEASE)] {
-            let mut goodput = Goodput::default();
+        for (step, lease) in [(Duration::ZERO, LONGEST_LEASE), (3600 * 1000 * MS, TUNING.shortest_lease)] {
+            let mut goodput = Goodput::new(&TUNING);
             goodput
                 .on_load(Load { queue: step, step, row: Duration::ZERO, sharing: u32::MAX, price: u32::MAX }, u32::MAX);
             goodput.on_round_trip(100 * MS);
-            assert_eq!(goodput.lease(), lease, "{step:?}");
+            (goodput.trial, goodput.pause) = (0, 1);
+            assert_eq!(goodput.lease(), Some(lease), "{step:?}");
         }
     }
 
     #[test]
     fn lengths_change_by_two_at_most() {
-        let mut goodput = Goodput::default();
-        let mut last = goodput.longest();
+        let mut goodput = Goodput::new(&TUNING);
+        let mut last = goodput.longest;
         for len in [4, 6, 8, 0, 0, 0, 12, 3] {
             goodput.on_block(len.min(last));
-            assert!(goodput.longest().abs_diff(last) <= MAX_CHANGE, "{len}: {last} to {}", goodput.longest());
-            last = goodput.longest();
+            assert!(goodput.longest.abs_diff(last) <= TUNING.max_change, "{len}: {last} to {}", goodput.longest);
+            last = goodput.longest;
         }
     }
 
     #[test]
     fn drafting_that_does_not_pay_is_given_up_and_tried_again() {
-        let mut goodput = Goodput::default();
+        let mut goodput = Goodput::new(&TUNING);
         let load = Load { queue: Duration::ZERO, step: 10 * MS, row: MS, sharing: 1, price: 0 };
         let mut tries = 0;
         let mut plain = 0;
         for _ in 0..400 {
             goodput.on_load(load, 1);
             if goodput.drafts() {
-                goodput.on_drafting();
+                goodput.on_block(4);
                 goodput.on_commit(2, 100 * MS, false);
                 tries += 1;
             } else {

@@ -1,0 +1,34 @@
+//! How many replies of no use a server may send.
+
+/// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
+const MAX_MISFITS: u32 = 32;
+
+/// How many replies a server may send without a token in any of them: hours of [`Reply::Pending`](crate::message::Reply::Pending),
+/// if it sends no more of them than it is asked for.
+const MAX_REPLIES: u32 = 1 << 16;
+
+/// Counts the replies since the last one that brought a token.
+#[derive(Debug, Default)]
+pub(super) struct Tolerance {
+    replies: u32,
+    /// Those that do not fit what this device has and sent.
+    misfits: u32,
+}
+
+impl Tolerance {
+    /// Why the answer ends, if there are too many.
+    pub(super) const EXCEEDED: &str =
+        "the server's answers do not fit this session; check that device and server run the same version";
+
+    /// Counts a reply of any kind, before it is looked at; false if there were too many.
+    pub(super) fn allows_reply(&mut self) -> bool {
+        self.replies += 1;
+        self.replies <= MAX_REPLIES
+    }
+
+    /// Counts a reply that does not fit; false if there were too many.
+    pub(super) fn allows_misfit(&mut self) -> bool {
+        self.misfits += 1;
+        self.misfits <= MAX_MISFITS
+    }
+}
