@@ -47,7 +47,7 @@ impl Renderer {
                 pool.ask(&Request { template: Cow::Borrowed(&source), chat: None })?;
                 Place::Pool(Arc::clone(pool), source)
             }
-            None => Place::Here(ChatTemplate::compile(&source)?),
+            None => Place::Here(Box::new(ChatTemplate::compile(&source)?)),
         };
         Ok(Template { place })
     }
@@ -61,7 +61,7 @@ pub struct Template {
 
 #[derive(Debug)]
 enum Place {
-    Here(ChatTemplate),
+    Here(Box<ChatTemplate>),
     Pool(Arc<Pool>, TemplateSource),
 }
 

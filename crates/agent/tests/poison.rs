@@ -3,18 +3,20 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agents;
+#[path = "../../device/tests/support/mod.rs"]
 mod support;
 
 use std::time::Duration;
 
+use agents::*;
+use sled_agent::Drafter;
 use sled_api::backend::{Backend, Event, Events, Mode};
 use sled_core::Token;
 use sled_core::device::Prompt;
 use sled_core::step::{CacheOp, Row};
 use sled_device::SharedDrafter;
-use sled_device::agent::Drafter;
 use sled_model::{Error, Limits, Model};
-use support::agents::*;
 use support::prompt;
 
 /// Passes with this token fail.
