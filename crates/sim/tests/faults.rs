@@ -150,6 +150,7 @@ fn play(seed: u64, seen: &mut Seen) {
     };
     let reference = SyntheticModel::new(config.clone());
     let mut world = World::new(rng.bits());
+    world.check_after_each_event();
     for _ in 0..servers {
         let Limits { vocab_size, cells, sequences, rows, context } = reference.limits();
         let end_of_generation = vec![END];

@@ -125,6 +125,8 @@ pub struct World {
     connections: Vec<Option<Connection>>,
     /// Devices that are not done.
     busy: usize,
+    /// Whether the state of every server is checked after each event.
+    checked: bool,
 }
 
 impl World {
@@ -139,7 +141,13 @@ impl World {
             devices: Vec::new(),
             connections: Vec::new(),
             busy: 0,
+            checked: false,
         }
+    }
+
+    /// For tests: from now on the state of every server is checked after each event, which panics if it contradicts itself.
+    pub fn check_after_each_event(&mut self) {
+        self.checked = true;
     }
 
     /// Adds a server; devices know it by the order of these calls.
@@ -214,6 +222,9 @@ impl World {
             };
             self.now = time;
             self.handle(event)?;
+            if self.checked {
+                self.servers.iter().for_each(|server| server.core.check_invariants());
+            }
         }
         Ok(true)
     }
