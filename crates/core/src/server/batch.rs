@@ -232,9 +232,10 @@ impl Filling<'_> {
         let unread = session.unread();
         let context = wanted.context.min(unread);
         let reads_all = context == unread;
-        let drafts = if reads_all { wanted.drafts } else { 0 };
+        // Padding counts for nothing as long as text is read: it would pass for text.
+        let Share { drafts, padding, .. } = if reads_all { wanted } else { Share::default() };
         let end = session.place.valid() + context + drafts;
-        let padding = wanted.padding.min(self.config.context.saturating_sub(end));
+        let padding = padding.min(self.config.context.saturating_sub(end));
         // A draft may be wrong: nobody gives way to it.
         if !self.places.make_room(id, context, &self.step) {
             if stood {
