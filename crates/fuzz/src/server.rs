@@ -39,6 +39,7 @@ pub fn server(data: &[u8]) {
             4 => bench.pass(&mut bytes, true),
             _ => bench.pass(&mut bytes, false),
         }
+        bench.server.check_invariants();
     }
     let sessions = std::mem::take(&mut bench.sessions);
     sessions.iter().for_each(|session| bench.server.close(bench.now, session.id));

@@ -8,7 +8,8 @@
 //! what sessions of its own owner read or left, and of others' texts only what is a public prefix. Otherwise the time that a
 //! prompt takes, and the figure of its cached tokens, would tell what somebody else has written.
 //!
-//! The cache knows nothing of sessions. They are to say when they claim a sequence, grow, are cut, and leave.
+//! The cache knows nothing of sessions but whose they are. They are to say when they claim a sequence, grow, are cut, give way, and
+//! leave.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub(super) struct Found {
 
 /// The KV cache as the engine has it.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct PrefixCache {
     cells: Cells,
     slots: Vec<Slot>,
     free: Vec<SequenceId>,
@@ -42,6 +43,8 @@ pub(super) struct Cache {
     public: Vec<Box<[Token]>>,
     /// Changes that the engine has not made yet.
     ops: Vec<CacheOp>,
+    /// How many times a session had to give way to another.
+    evictions: u64,
 }
 
 /// One sequence.
@@ -116,7 +119,7 @@ impl Cells {
     }
 }
 
-impl Cache {
+impl PrefixCache {
     pub(super) fn new(cells: usize, sequences: usize) -> Self {
         let sequences = SequenceId::try_from(sequences).unwrap_or(SequenceId::MAX);
         Self {
@@ -125,6 +128,7 @@ impl Cache {
             free: (0..sequences).rev().collect(),
             public: Vec::new(),
             ops: Vec::new(),
+            evictions: 0,
         }
     }
 
@@ -281,6 +285,17 @@ impl Cache {
         }
     }
 
+    /// The session that has this sequence gives way to another: it is emptied and free.
+    pub(super) fn evict(&mut self, sequence: SequenceId) {
+        self.evictions += 1;
+        self.release(sequence);
+    }
+
+    /// How many times a session had to give way to another.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
     /// Empties a sequence and frees it.
     pub(super) fn release(&mut self, sequence: SequenceId) {
         self.cut(sequence, 0);
@@ -320,6 +335,46 @@ impl Cache {
                 self.free.push(sequence);
             }
         }
+    }
+
+    /// Whether a session of `owner` has this sequence, and so many tokens in it.
+    pub(super) fn is_held(&self, owner: Owner, sequence: SequenceId, len: usize) -> bool {
+        self.slots.get(sequence as usize).is_some_and(|slot| {
+            matches!(slot.holder, Holder::Session(holder) if holder == owner) && slot.tokens.len() == len
+        })
+    }
+
+    /// How many sequences sessions have.
+    pub(super) fn held(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.holder, Holder::Session(_))).count()
+    }
+
+    /// What a sequence holds.
+    pub(super) fn tokens(&self, sequence: SequenceId) -> &[Token] {
+        self.slots.get(sequence as usize).map_or(&[], |slot| &slot.tokens)
+    }
+
+    /// For tests: compares what is counted with what is there.
+    ///
+    /// # Panics
+    /// If cells are not counted by the sequences that have them, more are in use than there are, or a sequence that nobody has is not
+    /// empty or not free.
+    pub(super) fn check_invariants(&self) {
+        let mut users = vec![0; self.cells.users.len()];
+        for (sequence, slot) in (0..).zip(&self.slots) {
+            assert_eq!(slot.tokens.len(), slot.cells.len(), "a cell for each token of sequence {sequence}");
+            for &cell in &slot.cells {
+                assert!(cell < users.len(), "cell {cell} of sequence {sequence} is unknown");
+                users[cell] += 1;
+            }
+            let is_free = self.free.iter().filter(|&&free| free == sequence).count();
+            assert_eq!(is_free, usize::from(slot.owner().is_none()), "sequence {sequence} is free if nobody has it");
+            assert!(is_free == 0 || slot.tokens.is_empty(), "sequence {sequence} is free and not empty");
+        }
+        assert_eq!(users, self.cells.users, "how many sequences have each cell");
+        let used = users.iter().filter(|&&users| users > 0).count();
+        assert!(used == self.cells.used && used <= self.cells.most, "{used} cells in use, counted {:?}", self.cells());
+        assert_eq!(used + self.cells.free.len(), users.len(), "a cell is free or in use");
     }
 }
 

@@ -91,12 +91,7 @@ impl Forecast {
 
 #[cfg(test)]
 mod tests {
-    use super::super::session::Session;
-    use super::super::{Assist, Batching, Owner, ServerConfig};
     use super::*;
-    use crate::device::Prompt;
-    use crate::message::DraftBlock;
-    use crate::sequence::Digest;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -122,32 +117,5 @@ mod tests {
         assert!(forecast.survival(1) > 0.95 && forecast.tokens(4.0) > 4.5);
         (0..200).for_each(|_| forecast.on_verdict(4, 0));
         assert!(forecast.survival(1) < 0.05 && forecast.tokens(4.0) < 1.1);
-    }
-
-    #[test]
-    fn a_block_that_waits_while_a_pass_runs_is_counted_once() {
-        let config = ServerConfig {
-            vocab_size: 8,
-            cells: 100,
-            sequences: 1,
-            rows: 16,
-            context: 100,
-            end_of_generation: Vec::new(),
-            sessions: 1,
-            queue: 1,
-            batching: Batching::Continuous,
-            assist: Assist::Auto,
-            rate_goal: None,
-        };
-        let mut session = Session::new(Duration::ZERO, Owner(1));
-        let prompt = Prompt { tokens: vec![1, 2], max_tokens: 50, ..Prompt::default() };
-        assert_eq!(session.on_context(&config, Duration::ZERO, prompt.into_context(1)), None);
-        let built_on = Digest::EMPTY.then_all(&[1, 2]);
-        let block = DraftBlock { turn: 1, from: 2, built_on, tokens: vec![3; 9], until: 0 };
-        assert_eq!(session.on_draft(&config, MS, block), None);
-        let counted = session.forecast.length();
-        assert_eq!(session.settle(&config), []);
-        assert_eq!(session.forecast.length(), counted);
-        assert!(session.pending.is_some());
     }
 }

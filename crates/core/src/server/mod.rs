@@ -4,46 +4,61 @@
 //! engine's logits come back through [`Server::complete`], which returns what to tell the devices. It runs no model and
 //! knows no clock: `now` is the time since any fixed moment.
 //!
-//! | file | what it decides |
-//! |---|---|
-//! | `scheduling.rs` | the policies, by name |
-//! | `session.rs` | what a message means for one session: new, repeated, stale or ahead |
-//! | `schedule.rs` | who is served by the next pass, and when it is launched |
-//! | `reading.rs` | whose text it reads, and how much of it |
-//! | `batch.rs` | which rows it has |
-//! | `verdict.rs` | what its logits commit, and what becomes of it if it fails |
-//! | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
-//! | `memory.rs` | who has a place in it, and who gives way |
-//! | `forecast.rs` | when a session's next draft is due, and what it is worth |
-//! | `cost.rs`, `rate.rs` | what a pass costs, and how many tokens a second the passes bring |
+//! It is made of parts that each own their data. No part looks into another's; what one needs of another it is handed.
+//!
+//! | part | file | what it owns and decides |
+//! |---|---|---|
+//! | `Sessions` | `sessions.rs` | who is there, what they had, and who gives way to whom |
+//! | | `session/` | one session: its text, what its device said, its place in the cache, its history |
+//! | | `admission.rs` | who is let in |
+//! | `Scheduler` | `schedule.rs` | who is served by the next pass, and when it is launched |
+//! | | `scheduling.rs` | the policies, by name |
+//! | | `prices.rs` | what tokens are worth and rows cost |
+//! | `Batcher` | `batch.rs` | which rows a pass has |
+//! | | `reading.rs` | whose text it reads, and how much of it |
+//! | | `verdict.rs` | what its logits commit, and what becomes of it if it fails |
+//! | | `step.rs` | a pass that is planned |
+//! | `PrefixCache` | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
+//! | | `memory.rs` | places in it: sessions are asked who gives way, the cache is told |
+//! | `Costs` | `costs.rs` | what passes cost and bring |
+//! | | `cost.rs`, `rate.rs` | the line through the costs of passes; tokens a second, of the server and of a session |
+//! | | `forecast.rs` | when a session's next draft is due, and what it is worth |
 
+mod admission;
 mod batch;
 mod cache;
 mod cost;
+mod costs;
 mod forecast;
 mod memory;
+mod prices;
 mod rate;
 mod reading;
+mod report;
 mod schedule;
 mod scheduling;
 mod session;
+mod sessions;
+mod step;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use batch::{Plan, Step, Waits};
-use cache::Cache;
+pub use admission::Busy;
+use batch::Batcher;
 pub use cache::Owner;
-use cost::StepCost;
-use rate::{Goal, Rate};
-use reading::Readings;
+use cache::PrefixCache;
+use costs::Costs;
+pub use report::{Activity, Answer, Demand, Status, Totals};
+use schedule::{Batch, Launch, Scheduler, View};
 pub use scheduling::{Assist, Batching, SchedulingError};
 pub use session::Tally;
-use session::{Session, Wants};
+use session::Wants;
+use sessions::Sessions;
+pub use step::{Plan, Step, Waits};
+use verdict::Outcome;
 
 use crate::Token;
-use crate::acceptance::AcceptedAt;
 use crate::message::{Reply, Request};
 
 /// Names a session within one run of a server.
@@ -77,124 +92,15 @@ pub struct ServerConfig {
     pub rate_goal: Option<f64>,
 }
 
-/// Why a session is not opened now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Busy {
-    /// There are as many sessions as may be.
-    #[error("the server is busy: it has {0} sessions, and takes no more")]
-    Sessions(usize),
-    /// Too many texts wait to be read.
-    #[error("the server is busy: {0} prompts wait to be read")]
-    Queue(usize),
-}
-
-/// The least and the most that a refused device is told to wait.
-const SOONEST: Duration = Duration::from_secs(1);
-const LATEST: Duration = Duration::from_secs(30);
-
-/// What a session is doing, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Which session.
-    pub id: SessionId,
-    /// Tokens of its text.
-    pub tokens: usize,
-    /// How many of them the KV cache holds.
-    pub cached: usize,
-    /// What it has had so far.
-    pub tally: Tally,
-    /// What it is doing.
-    pub activity: Activity,
-}
-
-/// What a session is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activity {
-    /// Its answer is complete, it has no prompt yet, or nothing is heard of its device; so long since.
-    Idle(Duration),
-    /// Its text is being read, or waits to be; so long since.
-    Reading(Duration),
-    /// A block of it waits for its verdict; so long since.
-    Waiting(Duration),
-    /// Its device is drafting.
-    Drafting,
-}
-
-/// What the answer to a request took that has a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Whose it was.
-    pub session: SessionId,
-    /// The name of the request.
-    pub request: String,
-    /// Tokens of its prompt.
-    pub prompt: usize,
-    /// Tokens committed, drafts verified and drafts accepted for it.
-    pub tally: Tally,
-    /// From the prompt to the last token, or to when it was given up.
-    pub took: Duration,
-}
-
-/// What all sessions have had so far, closed ones included.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Tokens committed.
-    pub committed: u64,
-    /// Verdicts on at least one draft.
-    pub drafts: u64,
-    /// Drafts verified.
-    pub drafted: u64,
-    /// Accepted drafts.
-    pub accepted: u64,
-    /// Accepted drafts by their place among the verified ones.
-    pub accepted_at: AcceptedAt,
-}
-
-impl Totals {
-    fn add(&mut self, committed: usize, drafted: usize, accepted: usize) {
-        self.committed += committed as u64;
-        self.drafts += u64::from(drafted > 0);
-        self.drafted += drafted as u64;
-        self.accepted += accepted as u64;
-        self.accepted_at.add(accepted);
-    }
-}
-
-/// How many sessions want something of the engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
-    /// Their text is being read, or waits to be.
-    pub reading: usize,
-    /// A block of theirs waits for its verdict, or they asked for plain decoding.
-    pub waiting: usize,
-    /// Their devices are drafting.
-    pub drafting: usize,
-}
-
-/// All sessions of one server.
+/// All sessions of one server, and the engine that they share.
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
-    sessions: BTreeMap<SessionId, Session>,
-    next_id: u64,
-    cache: Cache,
-    cost: StepCost,
-    rate: Rate,
-    goal: Goal,
-    readings: Readings,
-    /// Whether the last pass that had rows only for the one or the other was for reading.
-    reads: bool,
-    /// Whether the last pass was for a suspect.
-    tried: bool,
-    /// Whether a step was handed out and has not come back.
-    running: bool,
-    /// Whether nobody was served before the next step.
-    idle: bool,
-    evictions: u64,
-    /// Answers that have ended since they were last asked for.
-    answered: Vec<Answer>,
-    totals: Totals,
-    demand: Demand,
+    sessions: Sessions,
+    scheduler: Scheduler,
+    batcher: Batcher,
+    cache: PrefixCache,
+    costs: Costs,
 }
 
 impl Server {
@@ -202,33 +108,183 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
         Self {
-            cache: Cache::new(config.cells, config.sequences),
+            cache: PrefixCache::new(config.cells, config.sequences),
             config,
-            sessions: BTreeMap::new(),
-            next_id: 0,
-            cost: StepCost::default(),
-            rate: Rate::default(),
-            goal: Goal::default(),
-            readings: Readings::default(),
-            reads: false,
-            tried: false,
-            running: false,
-            idle: true,
-            evictions: 0,
-            answered: Vec::new(),
-            totals: Totals::default(),
-            demand: Demand::default(),
+            sessions: Sessions::default(),
+            scheduler: Scheduler::default(),
+            batcher: Batcher::default(),
+            costs: Costs::default(),
         }
     }
 
     /// Tells that a pass of `rows` rows takes `time`, before there was any for a session.
     pub fn calibrate(&mut self, rows: usize, time: Duration) {
-        self.cost.observe(rows, rows, time);
+        self.costs.observe(rows, rows, time);
     }
 
     /// Makes `text` a public prefix: as far as texts begin with it, sessions of all owners share it.
     pub fn share(&mut self, text: Vec<Token>) {
         self.cache.publish(text);
+    }
+
+    /// Opens a session of `owner`.
+    ///
+    /// # Errors
+    /// If the server is busy; and how long it is likely to be.
+    pub fn open(&mut self, now: Duration, owner: Owner) -> Result<SessionId, (Busy, Duration)> {
+        admission::session(&self.config, &self.sessions, &self.costs, Some(owner))?;
+        Ok(self.sessions.open(now, owner))
+    }
+
+    /// Whether another session may be opened now, whoever it is of.
+    ///
+    /// # Errors
+    /// As [`Server::open`].
+    pub fn admit(&self) -> Result<(), (Busy, Duration)> {
+        admission::session(&self.config, &self.sessions, &self.costs, None)
+    }
+
+    /// Closes a session. Closing it twice does nothing.
+    pub fn close(&mut self, now: Duration, id: SessionId) {
+        let Some(session) = self.sessions.close(now, id) else { return };
+        if let Some(sequence) = session.place.sequence() {
+            self.cache.cut(sequence, session.place.valid());
+            self.cache.leave(now, sequence);
+        }
+        self.batcher.forget(now);
+    }
+
+    /// Takes a device's message and returns the answer, if it has one that needs no forward pass. A new prompt is not taken while
+    /// too many wait to be read: then the session ends, and its device asks another server, or is told when it opens the next
+    /// session how long to wait.
+    pub fn request(&mut self, now: Duration, id: SessionId, request: Request) -> Option<Reply> {
+        let session = self.sessions.get(id)?;
+        if let Request::Context(update) = &request
+            && update.turn > session.text.turn()
+        {
+            let owner = Some(session.owner);
+            if let Err((busy, after)) = admission::prompt(&self.config, &self.sessions, &self.costs, owner, Some(id)) {
+                return Some(Reply::Closing(format!("{busy}; try again in {:.0} s", after.as_secs_f64().ceil())));
+            }
+            self.sessions.end_answer(now, id);
+        }
+        let session = self.sessions.get_mut(id)?;
+        let reply = match request {
+            Request::Context(update) => {
+                let reply = session.on_context(&self.config, now, update);
+                if let Some(sequence) = session.place.sequence() {
+                    self.cache.cut(sequence, session.place.valid());
+                }
+                reply
+            }
+            Request::Draft(block) => session.on_draft(&self.config, now, block),
+            Request::Stop(turn) => {
+                session.on_stop(turn);
+                if session.wants() == Wants::Nothing {
+                    self.sessions.end_answer(now, id);
+                }
+                None
+            }
+        };
+        self.sessions.get_mut(id)?.on_word();
+        reply
+    }
+
+    /// What the engine is to do now, if it is free.
+    ///
+    /// A pass that is handed out changes what it says: who has a place in the cache and who had to give way, whose turn it is, what was
+    /// read for whom, and that a block is being verified. Nothing that a device said is lost with it.
+    pub fn plan(&mut self, now: Duration) -> Plan {
+        if self.batcher.is_running() {
+            return Plan::Idle;
+        }
+        let suspects_first = self.scheduler.suspects_first();
+        if suspects_first && let Some(step) = self.plan_suspect(now) {
+            return Plan::Run(step);
+        }
+        match self.plan_others(now) {
+            Plan::Run(step) => Plan::Run(step),
+            plan if suspects_first => plan,
+            plan => self.plan_suspect(now).map_or(plan, Plan::Run),
+        }
+    }
+
+    /// A pass for one of those whose fault it may be that a pass failed.
+    fn plan_suspect(&mut self, now: Duration) -> Option<Step> {
+        let step = Scheduler::suspects(self.view()).into_iter().find_map(|batch| self.fill(now, batch));
+        self.scheduler.note_suspect(step.is_some());
+        step
+    }
+
+    /// A pass for all others: the scheduler says who is served and when, the batcher makes rows of it as far as there is room.
+    fn plan_others(&mut self, now: Duration) -> Plan {
+        // Texts that the memory has no room for wait; the others do not wait for them.
+        for with_texts in [true, false] {
+            let Self { config, sessions, scheduler, cache, costs, .. } = self;
+            match scheduler.next(now, with_texts, View { config, sessions, cache, costs }) {
+                Launch::Never => {
+                    self.costs.pause(self.sessions.iter().any(|(_, session)| session.is_generating()));
+                    return Plan::Idle;
+                }
+                Launch::At(time) => return Plan::Wait(time),
+                Launch::Now(batch) => {
+                    if let Some(step) = self.fill(now, batch) {
+                        return Plan::Run(step);
+                    }
+                }
+            }
+        }
+        Plan::Idle
+    }
+
+    fn view(&self) -> View<'_> {
+        View { config: &self.config, sessions: &self.sessions, cache: &self.cache, costs: &self.costs }
+    }
+
+    fn fill(&mut self, now: Duration, batch: Batch) -> Option<Step> {
+        let prices = self.scheduler.prices(&self.costs);
+        self.batcher.fill(now, batch, &self.config, prices, &mut self.sessions, &mut self.cache)
+    }
+
+    /// Takes the logits of a pass that `plan` handed out, and returns what it commits. `logits(i)` are the logits of row `i`
+    /// of the step; they are asked for only as far as drafts are accepted.
+    ///
+    /// # Errors
+    /// Whatever `logits` returned first. Whoever has all its logits is served all the same; the step must be handed to
+    /// [`Server::fail`], which tells what there is to tell.
+    pub fn complete<'a, E>(
+        &mut self,
+        now: Duration,
+        step: &mut Step,
+        logits: impl FnMut(usize) -> Result<&'a [f32], E>,
+    ) -> Result<Vec<(SessionId, Reply)>, E> {
+        let duration = now.saturating_sub(step.planned);
+        step.duration = Some(duration);
+        self.costs.observe(step.rows.len(), step.deciding(), duration);
+        let outcome = self.outcome().complete(now, step, logits);
+        self.costs.on_brought(step.planned, now, step.rows.len(), step.brought);
+        outcome?;
+        self.batcher.end_pass();
+        Ok(std::mem::take(&mut step.replies))
+    }
+
+    /// Takes back a step that the engine could not run, or not for all. Its sessions are evaluated anew from their tokens, by
+    /// themselves; one that fails so again and again is given up, and only that one. Returns what there is to tell, also of those
+    /// who were served.
+    pub fn fail(&mut self, mut step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
+        self.batcher.end_pass();
+        self.outcome().fail(&mut step, reason);
+        step.replies
+    }
+
+    fn outcome(&mut self) -> Outcome<'_> {
+        Outcome {
+            config: &self.config,
+            prices: self.scheduler.prices(&self.costs),
+            row: Duration::try_from_secs_f64(self.costs.row()).unwrap_or_default(),
+            sessions: &mut self.sessions,
+            cache: &mut self.cache,
+        }
     }
 
     /// How many sessions are open.
@@ -246,153 +302,64 @@ impl Server {
     /// How many times a session had to give way to another in the KV cache.
     #[must_use]
     pub fn evictions(&self) -> u64 {
-        self.evictions
+        self.cache.evictions()
     }
 
     /// The answers that have ended since the last call, of requests that have names.
     pub fn take_answered(&mut self) -> Vec<Answer> {
-        std::mem::take(&mut self.answered)
+        self.sessions.take_answered()
     }
 
     /// What all sessions have had so far.
     #[must_use]
     pub fn totals(&self) -> &Totals {
-        &self.totals
+        self.sessions.totals()
     }
 
     /// How many sessions wanted something when the next pass was last thought of.
     #[must_use]
     pub fn demand(&self) -> Demand {
-        self.demand
+        self.scheduler.demand()
     }
 
     /// The line through the durations of the latest passes: the seconds that a pass takes without rows, and those that each row
     /// adds.
     #[must_use]
     pub fn cost(&self) -> (f64, f64) {
-        self.cost.usual()
+        self.costs.usual()
     }
 
     /// How many tokens of its turn's prompt a session did not have to read, because the KV cache had them; 0 before its first
     /// pass.
     #[must_use]
     pub fn reused(&self, id: SessionId) -> usize {
-        self.sessions.get(&id).and_then(|session| session.reused).unwrap_or(0)
+        self.sessions.get(id).map_or(0, |session| session.place.reused())
     }
 
     /// What each session is doing.
     pub fn status(&self, now: Duration) -> impl Iterator<Item = Status> {
-        self.sessions.iter().map(move |(&id, session)| Status {
-            id,
-            tokens: session.sequence.len(),
-            cached: session.cached.valid,
-            tally: session.tally,
-            activity: match session.wants() {
-                _ if session.verifying => Activity::Waiting(now.saturating_sub(session.waiting_since())),
-                Wants::Nothing => Activity::Idle(now.saturating_sub(session.active)),
-                Wants::Reading => Activity::Reading(now.saturating_sub(session.begun)),
-                Wants::Tokens => Activity::Waiting(now.saturating_sub(session.waiting_since())),
-                Wants::Assistance => Activity::Drafting,
-                Wants::Word => Activity::Idle(now.saturating_sub(session.active)),
-            },
-        })
+        self.sessions.iter().map(move |(id, session)| session.status(id, now))
     }
 
-    /// Opens a session of `owner`.
+    /// For tests: checks what always holds, between any two calls.
     ///
-    /// # Errors
-    /// If the server is busy; and how long it is likely to be.
-    pub fn open(&mut self, now: Duration, owner: Owner) -> Result<SessionId, (Busy, Duration)> {
-        self.admit_of(Some(owner))?;
-        let id = SessionId(self.next_id);
-        self.next_id += 1;
-        self.sessions.insert(id, Session::new(now, owner));
-        Ok(id)
-    }
-
-    /// Whether another session may be opened now, whoever it is of.
-    ///
-    /// # Errors
-    /// As [`Server::open`].
-    pub fn admit(&self) -> Result<(), (Busy, Duration)> {
-        self.admit_of(None)
-    }
-
-    fn admit_of(&self, owner: Option<Owner>) -> Result<(), (Busy, Duration)> {
-        if self.sessions.len() >= self.config.sessions {
-            return Err((Busy::Sessions(self.sessions.len()), SOONEST));
+    /// # Panics
+    /// If a part contradicts itself or another: cells are miscounted, two sessions are in one sequence, the cache holds something else
+    /// than a session's text, or a block is being verified while no pass runs.
+    pub fn check_invariants(&self) {
+        self.cache.check_invariants();
+        self.sessions.check_invariants();
+        let mut held = 0;
+        for (id, session) in self.sessions.iter() {
+            assert!(self.batcher.is_running() || session.asked.verified().is_none(), "{id:?} is verified by no pass");
+            let Some(sequence) = session.place.sequence() else { continue };
+            let valid = session.place.valid();
+            held += 1;
+            assert!(self.cache.is_held(session.owner, sequence, valid), "{id:?} has what the cache says it has");
+            let text = session.text.sequence().tokens().get(..valid);
+            assert_eq!(text, Some(self.cache.tokens(sequence)), "the cache holds the text of {id:?}");
         }
-        self.admit_prompt(owner, None)
-    }
-
-    /// Whether another text of `owner` may wait to be read beside those of other sessions than `id`. Where too many wait, whoever has
-    /// less than its share of them is let in all the same.
-    fn admit_prompt(&self, owner: Option<Owner>, id: Option<SessionId>) -> Result<(), (Busy, Duration)> {
-        if self.sessions.len() < self.config.queue {
-            return Ok(());
-        }
-        let (mut prompts, mut rows, mut own) = (0, 0, 0);
-        let mut owners = BTreeSet::new();
-        for (_, session) in self.sessions.iter().filter(|&(&other, _)| id != Some(other)) {
-            if session.wants() == Wants::Reading {
-                prompts += 1;
-                rows += session.unread();
-                own += usize::from(owner == Some(session.owner));
-                owners.insert(session.owner);
-            }
-        }
-        let share = (self.config.queue / owners.len().max(1)).max(1);
-        if prompts >= self.config.queue && owner.is_none_or(|_| own >= share) {
-            let time = Duration::try_from_secs_f64(self.cost.pass(rows as f64)).unwrap_or(LATEST);
-            return Err((Busy::Queue(prompts), time.clamp(SOONEST, LATEST)));
-        }
-        Ok(())
-    }
-
-    /// Closes a session. Closing it twice does nothing.
-    pub fn close(&mut self, now: Duration, id: SessionId) {
-        if let Some(mut session) = self.sessions.remove(&id) {
-            self.answered.extend(session.take_answer(id, now));
-            if let Some(sequence) = session.cached.sequence {
-                self.cache.cut(sequence, session.cached.valid);
-                self.cache.leave(now, sequence);
-            }
-            self.readings.forget(now);
-        }
-    }
-
-    /// Takes a device's message and returns the answer, if it has one that needs no forward pass. A new prompt is not taken while
-    /// too many wait to be read: then the session ends, and its device asks another server, or is told when it opens the next
-    /// session how long to wait.
-    pub fn request(&mut self, now: Duration, id: SessionId, request: Request) -> Option<Reply> {
-        if let Request::Context(update) = &request
-            && let Some(session) = self.sessions.get(&id).filter(|session| update.turn > session.turn)
-            && let Err((busy, after)) = self.admit_prompt(Some(session.owner), Some(id))
-        {
-            return Some(Reply::Closing(format!("{busy}; try again in {:.0} s", after.as_secs_f64().ceil())));
-        }
-        let session = self.sessions.get_mut(&id)?;
-        let reply = match request {
-            Request::Context(update) => {
-                if update.turn > session.turn {
-                    self.answered.extend(session.take_answer(id, now));
-                }
-                let reply = session.on_context(&self.config, now, update);
-                if let Some(sequence) = session.cached.sequence {
-                    self.cache.cut(sequence, session.cached.valid);
-                }
-                reply
-            }
-            Request::Draft(block) => session.on_draft(&self.config, now, block),
-            Request::Stop(turn) => {
-                session.on_stop(turn);
-                if session.wants() == Wants::Nothing {
-                    self.answered.extend(session.take_answer(id, now));
-                }
-                None
-            }
-        };
-        session.on_word();
-        reply
+        assert_eq!(held, self.cache.held(), "a sequence is of one session, and of one that is there");
+        assert!(self.sessions.len() <= self.config.sessions, "no more sessions than may be");
     }
 }

@@ -13,7 +13,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Owner, Server, SessionId};
+use super::session::Session;
+use super::{Owner, SessionId};
 
 /// What was read for an owner is forgotten after about so many seconds.
 const REMEMBERED: f64 = 30.0;
@@ -50,6 +51,19 @@ impl Readings {
     /// Forgets whoever has had hardly anything of late.
     pub(super) fn forget(&mut self, now: Duration) {
         self.0.retain(|_, reading| reading.of_late(now) >= 1.0);
+    }
+
+    /// Which of `readers` are read by a pass, and how many tokens of each before its last; by their claims to the cache.
+    pub(super) fn shares(&self, now: Duration, readers: Vec<Reader>, budget: Budget) -> Vec<(SessionId, usize)> {
+        let Budget { rows, room, cells } = budget;
+        let first = readers.iter().min_by_key(|reader| (reader.senior, reader.id)).map(|reader| reader.id);
+        let mut shares = Shares { shares: Vec::new(), first, free: cells, room };
+        let rows = rows.min(room);
+        let left = shares.give_all(&self.by_age(readers.clone()), rows.div_ceil(2));
+        shares.give_all(&self.by_length(now, readers), rows / 2 + left);
+        let mut shares = shares.shares;
+        shares.sort_unstable_by_key(|(reader, _)| (reader.senior, reader.id));
+        shares.into_iter().map(|(reader, share)| (reader.id, share)).collect()
     }
 
     fn of(&self, owner: Owner) -> Reading {
@@ -89,15 +103,41 @@ fn sorted<K: Ord>(mut keyed: Vec<(K, Reader)>) -> Vec<Reader> {
 
 /// A session whose text waits to be read.
 #[derive(Clone, Copy, Debug)]
-struct Reader {
+pub(super) struct Reader {
     id: SessionId,
     owner: Owner,
     senior: Duration,
     /// Tokens of its text, and how many of them are to be read before the last.
     len: usize,
     unread: usize,
-    /// Whether it has a place in the cache.
+    /// How many of them the cache holds.
+    held: usize,
+    /// Whether it has a place in the cache, and had its first pass.
     begun: bool,
+}
+
+impl Reader {
+    pub(super) fn new(id: SessionId, session: &Session) -> Self {
+        Self {
+            id,
+            owner: session.owner,
+            senior: session.place.senior(),
+            len: session.text.len(),
+            unread: session.unread().saturating_sub(1),
+            held: if session.is_seated() { session.place.valid() } else { 0 },
+            begun: session.has_begun(),
+        }
+    }
+}
+
+/// What a pass has for reading.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// Rows that are for it, and those that the pass has room for.
+    pub(super) rows: usize,
+    pub(super) room: usize,
+    /// Cells of the cache that nobody has a claim to who has been begun.
+    pub(super) cells: usize,
 }
 
 /// How many tokens of whose text are read.
@@ -116,10 +156,11 @@ impl Shares {
     fn give(&mut self, reader: Reader, most: usize) -> usize {
         let at = self.shares.iter().position(|(other, _)| other.id == reader.id);
         if at.is_none() && !reader.begun {
-            if reader.len > self.free && self.first != Some(reader.id) {
+            let more = reader.len.saturating_sub(reader.held);
+            if more > self.free && self.first != Some(reader.id) {
                 return 0;
             }
-            self.free = self.free.saturating_sub(reader.len);
+            self.free = self.free.saturating_sub(more);
         }
         let had = at.and_then(|at| self.shares.get(at)).map_or(0, |&(_, had)| had);
         let given = most.min(reader.unread - had).min(self.room);
@@ -143,45 +184,5 @@ impl Shares {
             rows -= self.give(reader, rows);
         }
         rows
-    }
-}
-
-impl Server {
-    /// Which of `waiting` are read by a pass that has room for `room` rows, `rows` of them for that, and how many tokens of each
-    /// before its last; by their claims to the cache.
-    pub(super) fn shares_of_reading(
-        &self,
-        now: Duration,
-        waiting: &[SessionId],
-        rows: usize,
-        room: usize,
-    ) -> Vec<(SessionId, usize)> {
-        let readers: Vec<Reader> = waiting.iter().filter_map(|&id| self.reader(id)).collect();
-        let claimed: usize =
-            self.sessions.values().filter(|session| session.is_seated()).map(|s| s.sequence.len()).sum();
-        let mut shares = Shares {
-            shares: Vec::new(),
-            first: readers.iter().min_by_key(|reader| (reader.senior, reader.id)).map(|reader| reader.id),
-            free: self.cache.cells().1.saturating_sub(claimed),
-            room,
-        };
-        let rows = rows.min(room);
-        let left = shares.give_all(&self.readings.by_age(readers.clone()), rows.div_ceil(2));
-        shares.give_all(&self.readings.by_length(now, readers), rows / 2 + left);
-        let mut shares = shares.shares;
-        shares.sort_unstable_by_key(|(reader, _)| (reader.senior, reader.id));
-        shares.into_iter().map(|(reader, share)| (reader.id, share)).collect()
-    }
-
-    fn reader(&self, id: SessionId) -> Option<Reader> {
-        let session = self.sessions.get(&id)?;
-        Some(Reader {
-            id,
-            owner: session.owner,
-            senior: session.senior,
-            len: session.sequence.len(),
-            unread: session.unread().saturating_sub(1),
-            begun: session.is_seated(),
-        })
     }
 }

@@ -9,10 +9,15 @@
 
 use std::time::Duration;
 
+use super::cache::PrefixCache;
+use super::costs::Costs;
+use super::memory::may_have_room;
+use super::prices::Prices;
 use super::rate::Goal;
 use super::scheduling::{Assist, Batching};
 use super::session::{Session, Wants};
-use super::{Demand, Server, SessionId};
+use super::sessions::Sessions;
+use super::{Demand, ServerConfig, SessionId};
 
 /// A prompt delays nobody's tokens by more than about this in each pass, in seconds, or than the pass takes without it: where
 /// many sessions share a pass, as many prompts come.
@@ -24,13 +29,6 @@ const PREFILL_ALONE: f64 = 1.0;
 
 /// The least prompt rows in a pass, so that prompts are read on however slow the engine is.
 const MIN_PREFILL: usize = 8;
-
-/// Rows are a little dearer than they seem: of the drafts that are worth hardly more than their price, many are overrated.
-const MARGIN: f64 = 1.05;
-
-/// The same while prompts wait: a draft takes the time in which they would be read, and whoever has not been read to yet is missing
-/// in the passes. Found by simulation.
-const MARGIN_BESIDE_PROMPTS: f64 = 1.3;
 
 /// A draft that is waited for is verified a pass earlier than it would be otherwise: so much of its worth is gained. Found by
 /// simulation.
@@ -58,43 +56,95 @@ pub(super) enum Launch {
     Never,
 }
 
-impl Server {
-    /// Phase one: who is to be served, and whether it is time. Without `with_texts` nothing is read.
-    pub(super) fn schedule(&mut self, now: Duration, with_texts: bool) -> Launch {
-        let mut queue = Queue::default();
-        for (&id, session) in self.sessions.iter().filter(|(_, session)| !session.suspicion.is_raised()) {
-            match session.wants() {
-                Wants::Nothing | Wants::Word => {}
-                Wants::Reading if !with_texts => {}
-                Wants::Reading => queue.reading.push(id),
-                Wants::Tokens => queue.asking.push((self.deadline(session), id)),
-                Wants::Assistance => queue.drafting.push((self.deadline(session), id)),
-            }
-        }
+/// What is looked at to decide.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) config: &'a ServerConfig,
+    pub(super) sessions: &'a Sessions,
+    pub(super) cache: &'a PrefixCache,
+    pub(super) costs: &'a Costs,
+}
+
+/// Decides who is served, and when.
+#[derive(Debug, Default)]
+pub(super) struct Scheduler {
+    /// How many sessions wanted something when this was last looked at, and what each of them is to get.
+    demand: Demand,
+    goal: Goal,
+    /// Whether the last pass was for a suspect.
+    tried: bool,
+}
+
+impl Scheduler {
+    /// How many sessions wanted something when the next pass was last thought of.
+    pub(super) fn demand(&self) -> Demand {
+        self.demand
+    }
+
+    /// What tokens are worth and rows cost, as of when the next pass was last thought of.
+    pub(super) fn prices(&self, costs: &Costs) -> Prices {
+        Prices::new(costs, self.goal, self.demand)
+    }
+
+    /// Whether suspects are to come first: they take turns with all others, so that neither wait for the other.
+    pub(super) fn suspects_first(&mut self) -> bool {
+        !std::mem::take(&mut self.tried)
+    }
+
+    /// Whether a pass for a suspect was planned.
+    pub(super) fn note_suspect(&mut self, planned: bool) {
+        self.tried = planned;
+    }
+
+    /// Who is to be served, and whether it is time. Without `with_texts` nothing is read.
+    pub(super) fn next(&mut self, now: Duration, with_texts: bool, view: View<'_>) -> Launch {
+        let mut queue = Queue::of(view, with_texts);
         if with_texts {
             let Queue { asking, drafting, reading } = &queue;
             self.demand = Demand { reading: reading.len(), waiting: asking.len(), drafting: drafting.len() };
-            self.goal = self.goal(asking.len() + drafting.len());
+            self.goal = view.goal(asking.len() + drafting.len());
         }
-        match self.config.batching {
+        let decision = Decision { now, view, prices: self.prices(view.costs) };
+        match view.config.batching {
             Batching::Static { batch_size, max_wait } => {
-                queue.keep_earliest(self.config.rows.max(batch_size));
-                self.schedule_static(now, queue, batch_size, max_wait)
+                queue.keep_earliest(view.config.rows.max(batch_size));
+                decision.fixed(queue, batch_size, max_wait)
             }
             Batching::Continuous => {
-                queue.keep_earliest(self.config.rows);
-                self.schedule_continuous(now, queue)
+                queue.keep_earliest(view.config.rows);
+                decision.continuous(queue)
             }
         }
     }
 
+    /// A pass for each of those whose fault it may be that a pass failed, by itself; who came first is first.
+    pub(super) fn suspects(view: View<'_>) -> Vec<Batch> {
+        let suspects = view.sessions.iter().filter(|(_, session)| session.suspicion.is_raised());
+        let mut suspects: Vec<_> =
+            suspects.map(|(id, session)| (session.place.senior(), id, session.wants())).collect();
+        suspects.sort_unstable_by_key(|&(senior, id, _)| (senior, id));
+        let prefill = view.rows_in(PREFILL_DELAY);
+        let batch = |(_, id, wants)| match wants {
+            Wants::Reading => Some(Batch { reading: vec![id], prefill, ..Batch::default() }),
+            Wants::Tokens => Some(Batch { decoding: vec![id], ..Batch::default() }),
+            Wants::Assistance if view.config.assist != Assist::Never => {
+                Some(Batch { decoding: vec![id], ..Batch::default() })
+            }
+            Wants::Assistance | Wants::Word | Wants::Nothing => None,
+        };
+        suspects.into_iter().filter_map(batch).collect()
+    }
+}
+
+impl View<'_> {
     /// By when a session is to have its next token: when it would fall below its rate goal, or if there is none, as soon as it
     /// began to wait.
     fn deadline(&self, session: &Session) -> Duration {
         match self.config.rate_goal {
             Some(goal) => {
-                let generated = session.sequence.len() - session.sequence.prompt_len() + 1;
-                session.begun + Duration::try_from_secs_f64(generated as f64 / goal).unwrap_or(Duration::MAX / 2)
+                let text = session.text.sequence();
+                let generated = text.len() - text.prompt_len() + 1;
+                session.begun() + Duration::try_from_secs_f64(generated as f64 / goal).unwrap_or(Duration::MAX / 2)
             }
             None => session.waiting_since(),
         }
@@ -106,120 +156,101 @@ impl Server {
             Some(rate) => Goal::asked(rate),
             None if sessions > 1 => {
                 let served = sessions.min(self.config.sequences).min(self.config.rows) as f64;
-                let pass = self.cost.pass(served * (1.0 + self.rate.prompt_share()));
+                let pass = self.costs.pass(served * (1.0 + self.costs.prompt_share()));
                 if pass > 0.0 { Goal::plain(served / sessions as f64 / pass) } else { Goal::default() }
             }
             None => Goal::default(),
         }
     }
 
-    /// What a token of this session is worth beside one of a session that has its rate goal.
-    pub(super) fn worth(&self, now: Duration, session: &Session) -> f64 {
-        let is_waiting = session.is_generating();
-        session.pace.worth(self.goal, is_waiting.then_some(now))
+    /// How many rows of text take `seconds`.
+    fn rows_in(&self, seconds: f64) -> usize {
+        self.costs.rows_in(seconds).map_or(self.config.rows, |rows| rows.max(MIN_PREFILL))
     }
 
-    /// What one more row of this session costs, in tokens of it.
-    pub(super) fn price(&self, now: Duration, session: &Session) -> f64 {
-        let Demand { reading, waiting, drafting } = self.demand;
-        let margin = if reading > 0 && waiting + drafting > 0 { MARGIN_BESIDE_PROMPTS } else { MARGIN };
-        (margin * self.rate.get() * self.cost.row() / self.worth(now, session)).min(1.0)
+    /// From when on a session with this deadline is assisted: its token is to be there in time.
+    fn assisted_from(&self, deadline: Duration) -> Duration {
+        let pass = Duration::try_from_secs_f64(self.costs.pass(1.0)).unwrap_or_default();
+        deadline.saturating_sub(pass)
     }
+}
 
-    fn schedule_static(&self, now: Duration, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
+/// What is to be done at one moment.
+struct Decision<'a> {
+    now: Duration,
+    view: View<'a>,
+    prices: Prices,
+}
+
+impl Decision<'_> {
+    /// A batch of a fixed size, or whatever there is after a time.
+    fn fixed(&self, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
+        let View { config, sessions, cache, .. } = self.view;
         if !queue.reading.is_empty() {
-            return Launch::Now(Batch { reading: queue.reading, prefill: self.config.rows, ..Batch::default() });
+            return Launch::Now(Batch { reading: queue.reading, prefill: config.rows, ..Batch::default() });
         }
-        queue.asking.retain(|&(_, id)| self.may_have_room(id));
-        let arrived = |id: &SessionId| self.sessions.get(id).map_or(now, Session::waiting_since);
-        let Some(first) = queue.asking.iter().map(|(_, id)| arrived(id)).min() else { return Launch::Never };
-        if queue.asking.len() < batch_size && first + max_wait > now {
+        queue.asking.retain(|&(_, id)| may_have_room(sessions, cache, id));
+        let arrived = |id: SessionId| sessions.get(id).map_or(self.now, Session::waiting_since);
+        let Some(first) = queue.asking.iter().map(|&(_, id)| arrived(id)).min() else { return Launch::Never };
+        if queue.asking.len() < batch_size && first + max_wait > self.now {
             return Launch::At(first + max_wait);
         }
         queue.asking.truncate(batch_size);
         Launch::Now(Batch { decoding: ids(&queue.asking), padded: true, ..Batch::default() })
     }
 
-    fn schedule_continuous(&self, now: Duration, queue: Queue) -> Launch {
-        let assisted: Vec<_> = queue.drafting.iter().copied().filter(|&queued| self.assists(now, queued)).collect();
+    /// Whatever is ready, unless it is worth to wait for more.
+    fn continuous(&self, queue: Queue) -> Launch {
+        let config = self.view.config;
+        let assisted: Vec<_> = queue.drafting.iter().copied().filter(|&queued| self.assists(queued)).collect();
         if queue.asking.is_empty() && queue.reading.is_empty() && assisted.is_empty() {
             // A session that is ahead of its goal may fall behind it before its draft comes.
-            let next = queue.drafting.first().filter(|_| self.config.assist == Assist::Auto);
-            return next.map_or(Launch::Never, |&(deadline, _)| Launch::At(self.assisted_from(deadline)));
+            let next = queue.drafting.first().filter(|_| config.assist == Assist::Auto);
+            return next.map_or(Launch::Never, |&(deadline, _)| Launch::At(self.view.assisted_from(deadline)));
         }
         if queue.reading.is_empty()
-            && self.config.assist != Assist::Always
-            && let Some(wait) = self.worth_waiting(now, &queue)
+            && config.assist != Assist::Always
+            && let Some(wait) = self.worth_waiting(&queue)
         {
-            return Launch::At(now + wait);
+            return Launch::At(self.now + wait);
         }
-        let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
-        let least = if somebody_decodes { PREFILL_DELAY } else { PREFILL_ALONE };
-        // Long passes are few: each of them reads the more.
-        let drafts = |&(_, id): &(Duration, SessionId)| self.worthwhile_drafts(now, id, self.config.rows);
-        let drafts: usize = if queue.reading.is_empty() { 0 } else { queue.asking.iter().map(drafts).sum() };
-        let delay = least.max(self.cost.pass((queue.asking.len() + assisted.len() + drafts) as f64));
-        let prefill = self.rows_in(delay);
-        let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).take(self.config.rows).collect();
+        let prefill = self.prefill(&queue, assisted.len());
+        let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).take(config.rows).collect();
         Launch::Now(Batch { decoding, reading: queue.reading, prefill, padded: false })
     }
 
-    /// How many rows of text take `seconds`.
-    fn rows_in(&self, seconds: f64) -> usize {
-        match self.cost.row() {
-            row if row > 0.0 => ((seconds / row) as usize).max(MIN_PREFILL),
-            _ => self.config.rows,
-        }
-    }
-
-    /// A pass for each of those whose fault it may be that a pass failed, by itself; who came first is first.
-    pub(super) fn suspects(&self) -> Vec<Batch> {
-        let suspects = self.sessions.iter().filter(|(_, session)| session.suspicion.is_raised());
-        let mut suspects: Vec<_> = suspects.map(|(&id, session)| (session.senior, id, session.wants())).collect();
-        suspects.sort_unstable_by_key(|&(senior, id, _)| (senior, id));
-        let prefill = self.rows_in(PREFILL_DELAY);
-        let batch = |(_, id, wants)| match wants {
-            Wants::Reading => Some(Batch { reading: vec![id], prefill, ..Batch::default() }),
-            Wants::Tokens => Some(Batch { decoding: vec![id], ..Batch::default() }),
-            Wants::Assistance if self.config.assist != Assist::Never => {
-                Some(Batch { decoding: vec![id], ..Batch::default() })
-            }
-            Wants::Assistance | Wants::Word | Wants::Nothing => None,
+    /// How many rows of text may be read beside those who are asking, and `assisted` others.
+    fn prefill(&self, queue: &Queue, assisted: usize) -> usize {
+        let View { config, sessions, costs, .. } = self.view;
+        let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
+        let least = if somebody_decodes { PREFILL_DELAY } else { PREFILL_ALONE };
+        // Long passes are few: each of them reads the more.
+        let drafts = |&(_, id): &(Duration, SessionId)| {
+            sessions.get(id).map_or(0, |session| {
+                let most = session.drafts_within(config.context).min(config.rows);
+                self.prices.worthwhile(self.now, session, most)
+            })
         };
-        suspects.into_iter().filter_map(batch).collect()
+        let drafts: usize = if queue.reading.is_empty() { 0 } else { queue.asking.iter().map(drafts).sum() };
+        let delay = least.max(costs.pass((queue.asking.len() + assisted + drafts) as f64));
+        self.view.rows_in(delay)
     }
 
     /// Whether a session is given a row that it has not asked for.
-    fn assists(&self, now: Duration, (deadline, id): (Duration, SessionId)) -> bool {
-        let is_behind = || self.sessions.get(&id).is_some_and(|session| self.worth(now, session) > 1.0);
-        match self.config.assist {
+    fn assists(&self, (deadline, id): (Duration, SessionId)) -> bool {
+        let View { config, sessions, .. } = self.view;
+        let is_behind = || sessions.get(id).is_some_and(|session| self.prices.worth(self.now, session) > 1.0);
+        match config.assist {
             Assist::Never => false,
             Assist::Always => true,
-            Assist::Auto => self.config.rate_goal.is_none() || now >= self.assisted_from(deadline) || is_behind(),
+            Assist::Auto => config.rate_goal.is_none() || self.now >= self.view.assisted_from(deadline) || is_behind(),
         }
-    }
-
-    /// From when on a session with this deadline is assisted: its token is to be there in time.
-    fn assisted_from(&self, deadline: Duration) -> Duration {
-        let pass = Duration::try_from_secs_f64(self.cost.pass(1.0)).unwrap_or_default();
-        deadline.saturating_sub(pass)
     }
 
     /// How long to wait for drafts that are due, if that raises the expected rate; never longer than until the next of them.
-    fn worth_waiting(&self, now: Duration, queue: &Queue) -> Option<Duration> {
-        let rate = self.rate.get();
-        let mut due: Vec<(f64, f64)> = Vec::new();
-        for &(deadline, id) in &queue.drafting {
-            let Some(session) = self.sessions.get(&id) else { continue };
-            let Some(wait) = session.forecast.due(now) else { continue };
-            let len = session.forecast.length();
-            let price = self.price(now, session);
-            let worth = session.forecast.tokens(len) - price * (len + 1.0);
-            let gain = if self.assists(now, (deadline, id)) { EARLIER * (worth - (1.0 - price)) } else { worth };
-            if gain > 0.0 {
-                due.push((wait, self.worth(now, session) * gain));
-            }
-        }
+    fn worth_waiting(&self, queue: &Queue) -> Option<Duration> {
+        let rate = self.view.costs.rate();
+        let mut due: Vec<(f64, f64)> = queue.drafting.iter().filter_map(|&queued| self.expected(queued)).collect();
         due.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut gained = 0.0;
         let pays = due.iter().any(|&(wait, gain)| {
@@ -227,6 +258,18 @@ impl Server {
             gained > rate * wait
         });
         pays.then(|| due.first()).flatten().and_then(|&(wait, _)| Duration::try_from_secs_f64(wait).ok())
+    }
+
+    /// In how many seconds the next draft of a session is due, and what it brings to wait for it, if it brings anything.
+    fn expected(&self, (deadline, id): (Duration, SessionId)) -> Option<(f64, f64)> {
+        let session = self.view.sessions.get(id)?;
+        let forecast = session.record.forecast();
+        let wait = forecast.due(self.now)?;
+        let len = forecast.length();
+        let price = self.prices.price(self.now, session);
+        let worth = forecast.tokens(len) - price * (len + 1.0);
+        let gain = if self.assists((deadline, id)) { EARLIER * (worth - (1.0 - price)) } else { worth };
+        (gain > 0.0).then(|| (wait, self.prices.worth(self.now, session) * gain))
     }
 }
 
@@ -239,6 +282,21 @@ struct Queue {
 }
 
 impl Queue {
+    /// Whoever wants something, and is not to be alone in a pass.
+    fn of(view: View<'_>, with_texts: bool) -> Self {
+        let mut queue = Self::default();
+        for (id, session) in view.sessions.iter().filter(|(_, session)| !session.suspicion.is_raised()) {
+            match session.wants() {
+                Wants::Nothing | Wants::Word => {}
+                Wants::Reading if !with_texts => {}
+                Wants::Reading => queue.reading.push(id),
+                Wants::Tokens => queue.asking.push((view.deadline(session), id)),
+                Wants::Assistance => queue.drafting.push((view.deadline(session), id)),
+            }
+        }
+        queue
+    }
+
     /// Sorts who decodes, and drops whoever is not among the first `most` of a kind: a pass has no rows for them.
     fn keep_earliest(&mut self, most: usize) {
         for part in [&mut self.asking, &mut self.drafting] {

@@ -2,90 +2,73 @@
 
 use std::time::Duration;
 
-use super::batch::{Part, Step, Verify};
-use super::rate::Goal;
-use super::session::{Pending, Session, Wants};
-use super::{Server, SessionId};
+use super::cache::PrefixCache;
+use super::prices::Prices;
+use super::session::{Brings, Session, Wants};
+use super::sessions::Sessions;
+use super::step::{Part, Step, Verify};
+use super::{ServerConfig, SessionId};
 use crate::Token;
 use crate::message::{Commit, Load, Reply};
 
 impl Verify {
-    /// Learns from what was committed: `accepted` of its drafts, then `tokens`.
-    fn learn(&self, now: Duration, terms: &Terms, session: &mut Session, accepted: usize, tokens: &[Token]) {
-        let (drafted, committed) = (self.drafts.len(), accepted + tokens.len());
-        session.pace.observe(terms.goal, now, committed);
-        session.tally.committed += committed as u64;
-        session.tally.drafted += drafted as u64;
-        session.tally.accepted += accepted as u64;
-        let cut_off = self.cut_off().filter(|_| accepted == drafted);
+    /// What `accepted` of its drafts and then `tokens` bring.
+    fn brings(&self, session: &Session, accepted: usize, tokens: &[Token]) -> Brings {
+        let drafted = self.drafts.len();
+        let cut_off = self.cut_off(session).filter(|_| accepted == drafted);
         // The target's own token tells of the first draft that was cut off, too.
-        let right = accepted + usize::from(cut_off.is_some() && cut_off == tokens.first().copied());
-        session.forecast.on_verdict(drafted + usize::from(cut_off.is_some()), right);
+        let next_is_right = cut_off.map(|token| Some(&token) == tokens.first());
+        Brings { committed: accepted + tokens.len(), drafted, accepted, next_is_right }
     }
 
     /// The commit that answers it.
     fn commit(&self, session: &Session, accepted: usize, tokens: Vec<Token>, load: Load) -> Commit {
+        let text = &session.text;
         Commit {
-            turn: session.turn,
+            turn: text.turn(),
             from: self.from,
             accepted: self.known + accepted,
             tokens,
-            digest: session.sequence.last_digest(),
+            digest: text.sequence().last_digest(),
             rows: u32::try_from(self.rows).unwrap_or(u32::MAX),
-            unasked: self.pending.is_none(),
-            logprobs: session.logprobs_of(self.from..session.sequence.len()),
+            unasked: session.asked.verified().is_none(),
+            logprobs: text.logprobs_of(self.from..text.len()),
             load,
         }
     }
 
     /// The first draft of the answered block that has no row.
-    fn cut_off(&self) -> Option<Token> {
-        self.pending.as_ref()?.block.tokens.get(self.known + self.drafts.len()).copied()
+    fn cut_off(&self, session: &Session) -> Option<Token> {
+        session.asked.verified()?.tokens.get(self.known + self.drafts.len()).copied()
     }
 }
 
-/// What tokens of a session are worth when they are committed, and what rows cost it.
-struct Terms {
-    goal: Goal,
-    worth: f64,
-    price: f64,
+/// What a pass that came back means for the sessions that had rows in it, and for the cache.
+pub(super) struct Outcome<'a> {
+    pub(super) config: &'a ServerConfig,
+    pub(super) prices: Prices,
+    /// What one more row adds to a pass.
+    pub(super) row: Duration,
+    pub(super) sessions: &'a mut Sessions,
+    pub(super) cache: &'a mut PrefixCache,
 }
 
-impl Server {
-    /// Takes the logits of a pass that `plan` handed out, and returns what it commits. `logits(i)` are the logits of row `i`
-    /// of the step; they are asked for only as far as drafts are accepted.
-    ///
-    /// # Errors
-    /// Whatever `logits` returned first. Whoever has all its logits is served all the same; the step must be handed to
-    /// [`Server::fail`], which tells what there is to tell.
-    pub fn complete<'a, E>(
+impl Outcome<'_> {
+    /// What the rows of each session have come to. Parts whose logits are missing stay in the step; returns the first error.
+    pub(super) fn complete<'a, E>(
         &mut self,
         now: Duration,
         step: &mut Step,
         mut logits: impl FnMut(usize) -> Result<&'a [f32], E>,
-    ) -> Result<Vec<(SessionId, Reply)>, E> {
-        self.observe(now, step);
+    ) -> Result<(), E> {
         let mut failure = None;
-        for mut part in std::mem::take(&mut step.parts) {
-            if let Err(error) = self.complete_part(now, step, &mut part, &mut logits) {
+        for part in std::mem::take(&mut step.parts) {
+            if let Err(error) = self.complete_part(now, step, &part, &mut logits) {
                 failure.get_or_insert(error);
                 step.parts.push(part);
             }
         }
-        let rows = step.rows.len();
-        let without = self.cost.pass(rows.saturating_sub(step.brought.read) as f64);
-        step.brought.reading = 1.0 - (without / self.cost.pass(rows as f64).max(f64::MIN_POSITIVE)).min(1.0);
-        self.rate.observe(step.planned, now, step.brought, std::mem::take(&mut self.idle));
-        self.running = failure.is_some();
-        failure.map_or_else(|| Ok(std::mem::take(&mut step.replies)), Err)
-    }
-
-    /// Learns what a pass costs.
-    fn observe(&mut self, now: Duration, step: &mut Step) {
-        let duration = now.saturating_sub(step.planned);
-        step.duration = Some(duration);
-        let deciding = step.parts.iter().filter_map(|part| part.verify.as_ref()).map(|verify| verify.rows).sum();
-        self.cost.observe(step.rows.len(), deciding, duration);
+        failure.map_or(Ok(()), Err)
     }
 
     /// What the rows of one session have come to.
@@ -93,106 +76,122 @@ impl Server {
         &mut self,
         now: Duration,
         step: &mut Step,
-        part: &mut Part,
+        part: &Part,
         logits: &mut impl FnMut(usize) -> Result<&'a [f32], E>,
     ) -> Result<(), E> {
-        let (id, sequence, rows) = (part.session, part.sequence, part.rows.len());
-        let duration = step.duration.unwrap_or_default();
-        let Some(terms) = self.terms(now, id) else {
-            // It is closed by now: what was computed for it goes.
-            let left = self.cache.len(sequence);
-            self.cache.grow(sequence, step.tokens(part));
-            self.cache.cut(sequence, left);
+        let id = part.session;
+        let Some(session) = self.sessions.get(id) else {
+            self.discard(step, part);
             return Ok(());
         };
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let is_current = session.epoch == part.epoch;
+        let is_current = session.text.epoch() == part.epoch;
         if is_current {
-            let mut read = rows;
-            if let Some(verify) = &mut part.verify {
-                read = verify.first - part.rows.start;
-                let end_of_generation = &self.config.end_of_generation;
-                let (accepted, tokens) =
-                    session.accept(end_of_generation, &verify.drafts, |i| logits(verify.first + i))?;
-                session.cached.valid += 1 + accepted;
-                step.replies.push((
-                    id,
-                    match session.take_failure() {
-                        Some(failure) => Reply::Failed(format!("the answer cannot go on: {failure}")),
-                        None => {
-                            verify.learn(now, &terms, session, accepted, &tokens);
-                            step.brought.add(terms.worth, accepted + tokens.len());
-                            self.totals.add(accepted + tokens.len(), verify.drafts.len(), accepted);
-                            let load = Load {
-                                queue: verify.waited,
-                                step: duration,
-                                row: Duration::try_from_secs_f64(self.cost.row()).unwrap_or_default(),
-                                sharing: step.sharing,
-                                price: (1e3 * terms.price) as u32,
-                            };
-                            Reply::Commit(verify.commit(session, accepted, tokens, load))
-                        }
-                    },
-                ));
-                // What was cut off a block is still to be answered, if nothing newer has come; it waits from now on.
-                let is_cut = verify.cut_off().is_some();
-                let rest = verify.pending.take().filter(|_| is_cut && session.pending.is_none());
-                session.pending = rest.map(|pending| Pending { arrived: now, ..pending }).or(session.pending.take());
+            if let Some(verify) = &part.verify {
+                self.decide(now, step, id, verify, logits)?;
             }
-            session.cached.valid += read;
-            session.cached.observe(duration, step.rows.len(), read, part.verify.is_some());
-            step.brought.read += read;
+            self.note_rows(step, part);
         }
-        self.cache.grow(sequence, step.tokens(part));
-        self.cache.cut(sequence, session.cached.valid);
-        session.active = now;
-        session.verifying = false;
-        let settled = session.settle(&self.config);
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
+        self.cache.grow(part.sequence, step.tokens(part));
+        self.cache.cut(part.sequence, session.place.valid());
+        let settled = session.on_pass(self.config, now);
         step.replies.extend(settled.into_iter().map(|reply| (id, reply)));
-        if is_current && (part.verify.is_some() || session.wants() != Wants::Reading) {
+        let wants = session.wants();
+        if is_current && (part.verify.is_some() || wants != Wants::Reading) {
             session.suspicion.clear();
         }
-        match session.wants() {
-            Wants::Assistance | Wants::Word => session.forecast.expect(now),
-            Wants::Nothing => self.answered.extend(session.take_answer(id, now)),
+        match wants {
+            Wants::Assistance | Wants::Word => session.record.forecast_mut().expect(now),
+            Wants::Nothing => self.sessions.end_answer(now, id),
             Wants::Reading | Wants::Tokens => {}
         }
         Ok(())
     }
 
-    fn terms(&self, now: Duration, id: SessionId) -> Option<Terms> {
-        let session = self.sessions.get(&id)?;
-        Some(Terms { goal: self.goal, worth: self.worth(now, session), price: self.price(now, session) })
+    /// The session was closed meanwhile: what was computed for it goes.
+    fn discard(&mut self, step: &Step, part: &Part) {
+        let left = self.cache.len(part.sequence);
+        self.cache.grow(part.sequence, step.tokens(part));
+        self.cache.cut(part.sequence, left);
     }
 
-    /// Takes back a step that the engine could not run, or not for all. Its sessions are evaluated anew from their tokens, by
-    /// themselves; one that fails so again and again is given up, and only that one. Returns what there is to tell, also of those
-    /// who were served.
-    pub fn fail(&mut self, mut step: Step, reason: &str) -> Vec<(SessionId, Reply)> {
-        self.running = false;
+    /// The target's verdict on the drafts of a session, which takes it, and the reply that tells it.
+    fn decide<'a, E>(
+        &mut self,
+        now: Duration,
+        step: &mut Step,
+        id: SessionId,
+        verify: &Verify,
+        logits: &mut impl FnMut(usize) -> Result<&'a [f32], E>,
+    ) -> Result<(), E> {
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
+        // Prices as of before the verdict, which changes the session's pace.
+        let (worth, price) = (self.prices.worth(now, session), self.prices.price(now, session));
+        let (accepted, tokens) =
+            session.text.accept(&self.config.end_of_generation, &verify.drafts, |i| logits(verify.first + i))?;
+        session.place.extend(1 + accepted);
+        let is_cut = verify.cut_off(session).is_some();
+        let mut count = None;
+        let reply = match session.text.take_failure() {
+            Some(failure) => Reply::Failed(format!("the answer cannot go on: {failure}")),
+            None => {
+                let brings = verify.brings(session, accepted, &tokens);
+                session.record.on_verdict(self.prices.goal(), now, brings);
+                step.brought.add(worth, brings.committed);
+                count = Some(brings);
+                let load = Load {
+                    queue: verify.waited,
+                    step: step.duration.unwrap_or_default(),
+                    row: self.row,
+                    sharing: step.sharing,
+                    price: (1e3 * price) as u32,
+                };
+                Reply::Commit(verify.commit(session, accepted, tokens, load))
+            }
+        };
+        step.replies.push((id, reply));
+        if is_cut {
+            session.asked.wait_for_rest(now);
+        }
+        if let Some(Brings { committed, drafted, accepted, .. }) = count {
+            self.sessions.count(committed, drafted, accepted);
+        }
+        Ok(())
+    }
+
+    /// The cache has the rows of `part` that read its session's text.
+    fn note_rows(&mut self, step: &mut Step, part: &Part) {
+        let Some(session) = self.sessions.get_mut(part.session) else { return };
+        let read = part.verify.as_ref().map_or(part.rows.len(), |verify| verify.first - part.rows.start);
+        session.place.extend(read);
+        let duration = step.duration.unwrap_or_default();
+        session.place.observe(duration, step.rows.len(), read, part.verify.is_some());
+        step.brought.read += read;
+    }
+
+    /// Takes back a step that the engine could not run, or the parts of it that lack their logits.
+    pub(super) fn fail(&mut self, step: &mut Step, reason: &str) {
         let has_run = step.duration.is_some();
         if !has_run {
             // How far the engine got with the cache is unknown, for whoever had an operation or a row in the step.
             self.cache.distrust();
-            self.sessions.values_mut().for_each(|session| session.cached.valid = 0);
+            self.sessions.empty_places();
         }
         // Logits that are missing are missing for one session.
         let is_alone = has_run || step.parts.len() == 1;
         for part in std::mem::take(&mut step.parts) {
-            let Some(session) = self.sessions.get_mut(&part.session) else { continue };
+            let Some(session) = self.sessions.get_mut(part.session) else { continue };
             if has_run {
                 self.cache.grow(part.sequence, step.tokens(&part));
                 self.cache.cut(part.sequence, 0);
-                session.cached.valid = 0;
+                session.place.empty();
             }
-            session.verifying = false;
-            if session.suspicion.on_failure(is_alone) {
+            let is_given_up = session.suspicion.on_failure(is_alone);
+            session.asked.take_back(!is_given_up && session.text.epoch() == part.epoch);
+            if is_given_up {
+                session.give_up();
                 step.replies.push((part.session, Reply::Closing(format!("the server's engine failed: {reason}"))));
-                session.sampler = None;
-            } else if session.epoch == part.epoch && session.pending.is_none() {
-                session.pending = part.verify.and_then(|verify| verify.pending);
             }
         }
-        step.replies
     }
 }

@@ -99,10 +99,13 @@ impl Bench {
     pub fn draft(&mut self, id: SessionId, tokens: &[Token], until: usize) {
         let block = self.block(id, tokens, until);
         self.server.request(self.now, id, Request::Draft(block));
+        self.server.check_invariants();
     }
 
     pub fn plan(&mut self) -> Option<Step> {
-        match self.server.plan(self.now) {
+        let plan = self.server.plan(self.now);
+        self.server.check_invariants();
+        match plan {
             Plan::Run(step) => Some(step),
             Plan::Wait(_) | Plan::Idle => None,
         }
@@ -118,6 +121,7 @@ impl Bench {
     }
 
     pub fn deliver(&mut self, replies: Vec<(SessionId, Reply)>) -> Vec<(SessionId, Commit)> {
+        self.server.check_invariants();
         let mut commits = Vec::new();
         for (id, reply) in replies {
             let Reply::Commit(commit) = reply else { continue };

@@ -210,6 +210,12 @@ impl Pair {
     /// One thing happens, chosen by the seed. False if what was chosen had nothing to do.
     pub fn tick(&mut self) -> bool {
         self.now += Duration::from_millis(1);
+        let progressed = self.happen();
+        self.server.check_invariants();
+        progressed
+    }
+
+    fn happen(&mut self) -> bool {
         if self.rng.chance(4) {
             return self.step();
         }
@@ -231,6 +237,7 @@ impl Pair {
         for at in 0..self.hosts.len() {
             if self.rng.chance(3) {
                 self.deliver_to_server(at);
+                self.server.check_invariants();
             }
         }
         assert!(!matches!(self.server.plan(self.now), Plan::Run(_)), "one step at a time");

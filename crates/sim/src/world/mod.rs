@@ -227,6 +227,7 @@ impl World {
             self.handle(event)?;
             if self.checked {
                 self.devices.iter().filter(|host| !host.off).for_each(|host| host.core.check_invariants());
+                self.servers.iter().for_each(|server| server.core.check_invariants());
             }
         }
         Ok(true)

@@ -106,7 +106,7 @@ fn shareable(owner: Owner, text: &[Token], held: (Owner, &[Token]), public: &[To
 }
 
 struct Bench {
-    cache: Cache,
+    cache: PrefixCache,
     engine: Engine,
     public: Vec<Token>,
     now: Duration,
@@ -172,11 +172,11 @@ impl Bench {
             }
             Event::Evict(sequence) => {
                 if self.engine.sessions[sequence as usize].take().is_some() {
-                    self.cache.release(sequence);
+                    self.cache.evict(sequence);
                 }
             }
             Event::Turn(owner, text) => {
-                let claim = |cache: &mut Cache| {
+                let claim = |cache: &mut PrefixCache| {
                     let found = cache.lookup(Owner(owner), &text);
                     cache.claim(Owner(owner), found).into_iter().for_each(|sequence| cache.give_back(sequence));
                 };
@@ -191,6 +191,7 @@ impl Bench {
     }
 
     fn check(&mut self) {
+        self.cache.check_invariants();
         self.engine.apply(self.cache.take_ops());
         assert_eq!(self.cache.cells().0, self.engine.used(), "cells are counted as the engine counts them");
         for (at, slot) in self.cache.slots.iter().enumerate() {
@@ -214,7 +215,7 @@ proptest! {
         events in prop::collection::vec(event(), 1..60),
     ) {
         let mut bench =
-            Bench { cache: Cache::new(cells, SEQUENCES), engine: Engine::default(), public, now: Duration::ZERO };
+            Bench { cache: PrefixCache::new(cells, SEQUENCES), engine: Engine::default(), public, now: Duration::ZERO };
         bench.cache.publish(bench.public.clone());
         for event in events {
             bench.befall(event);
@@ -225,7 +226,7 @@ proptest! {
 
 #[test]
 fn of_what_holds_the_same_that_is_taken_which_has_least_beside() {
-    let mut cache = Cache::new(1_000, 8);
+    let mut cache = PrefixCache::new(1_000, 8);
     let owner = Owner(1);
     let text = |tail: usize| [vec![1; 20], vec![2; tail]].concat();
     for tail in [50, 5, 80] {
