@@ -55,7 +55,9 @@ impl Load {
             load.draft(id);
         }
         // Until all prompts are read, and what passes cost and bring is known.
-        (0..sessions / 20 + 100).for_each(|_| drop(load.round()));
+        for _ in 0..sessions / 20 + 100 {
+            load.round();
+        }
         load
     }
 
