@@ -19,6 +19,7 @@ use sled_core::device::Prompt;
 use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
+use sled_core::server::Assist;
 use sled_device::{Drafts, Link, Session, SessionOptions, Vocabularies};
 use sled_model::drafter::Drafter;
 use sled_server::{Identity, Server, Settings};
@@ -93,7 +94,9 @@ async fn serve() -> Result<String, Box<dyn Error>> {
         end_of_generation: vocab.eog_tokens().to_vec(),
     };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::bind(any, Box::new(recital::Recital::new()), Settings::default(), identity).await?;
+    // A pass of this engine takes microseconds: assisting devices that have not asked, it would be done before the first draft.
+    let settings = Settings { assist: Assist::Never, ..Settings::default() };
+    let server = Server::bind(any, Box::new(recital::Recital::new()), settings, identity).await?;
     let address = format!("http://{}", server.address()?);
     tokio::spawn(server.run(std::future::pending()));
     Ok(address)
