@@ -1,5 +1,7 @@
 //! The command line: every flag, its environment variable, and what it means.
 
+#![allow(rustdoc::bare_urls, reason = "doc comments are what `--help` says")]
+
 mod agent;
 mod doctor;
 mod models;

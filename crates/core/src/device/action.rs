@@ -18,14 +18,14 @@ pub struct Ticket {
 /// Something for the shell to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Connect to the server of this index, and open a session; then [`Device::on_connected`] or
-    /// [`Device::on_disconnected`].
+    /// Connect to the server of this index, and open a session; then [`on_connected`](super::Device::on_connected) or
+    /// [`on_disconnected`](super::Device::on_disconnected).
     Connect(usize),
     /// Close the connection, or give up the attempt; nothing of it is to arrive any more.
     Disconnect,
     /// Send this to the server.
     Send(Request),
-    /// Draft the token after [`Device::context`] and hand it to [`Device::on_draft`].
+    /// Draft the token after [`context`](super::Device::context) and hand it to [`on_draft`](super::Device::on_draft).
     Draft(Ticket),
     /// A token of the answer; show it.
     Emit(Emitted),

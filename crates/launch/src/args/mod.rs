@@ -1,5 +1,7 @@
 //! Flags that several commands have: every flag, its environment variable, and what it means.
 
+#![allow(rustdoc::bare_urls, reason = "doc comments are what `--help` says")]
+
 mod device;
 mod listen;
 mod numbers;
