@@ -161,6 +161,23 @@ fn a_session_that_nobody_lets_in_takes_over_after_a_turn() {
 }
 
 #[test]
+fn where_only_those_who_ask_have_rows_a_silent_device_keeps_nobody_else_out() {
+    let fixed = Batching::Static { batch_size: 1, max_wait: Duration::ZERO };
+    for (batching, assist) in [(Batching::Continuous, Assist::Never), (fixed, Assist::Auto)] {
+        let mut bench = Bench::new(ServerConfig { sequences: 1, batching, assist, ..config() }, 10 * MS, MS);
+        let silent = bench.open(&[1; 20]);
+        bench.draft(silent, &[RIGHT; 2], 0);
+        assert!((0..10).any(|_| bench.step().iter().any(|(id, _)| *id == silent)));
+        // Its answer goes on, and its device says nothing any more.
+        let other = bench.open(&[2; 20]);
+        bench.draft(other, &[RIGHT; 2], 0);
+        assert!((0..10).any(|_| bench.step().iter().any(|(id, _)| *id == other)));
+        bench.draft(silent, &[RIGHT; 2], 0);
+        assert!((0..10).any(|_| bench.step().iter().any(|(id, _)| *id == silent)));
+    }
+}
+
+#[test]
 fn launching_waits_for_drafts_that_are_due_and_not_for_others() {
     let mut bench = Bench::new(config(), 100 * MS, 10 * MS);
     let ids = [bench.open(&[1, 2]), bench.open(&[3, 4])];
