@@ -142,7 +142,7 @@ fn a_drafter_on_the_server_takes_the_servers_time() {
 
 #[test]
 fn the_numbers_of_devices_can_be_swept() {
-    let mut scenario = Scenario::parse(GOOD).unwrap();
+    let mut scenario = Scenario::parse(&GOOD.replace("draft_ms = 70", "draft_ms = 2")).unwrap();
     let throughput = |tuning: Tuning, scenario: &mut Scenario| {
         scenario.devices[0].tuning = tuning;
         scenario::run(scenario, 1).unwrap().figures.output_throughput
