@@ -476,6 +476,28 @@ fn a_server_that_says_much_and_nothing_is_not_listened_to_for_ever() {
 }
 
 #[test]
+fn a_server_that_asks_for_the_text_again_and_again_is_told_it_once_until_a_timeout() {
+    let mut bench = Bench::new(1, Fallback::Wait);
+    bench.draft(2);
+    let texts = |bench: &Bench| {
+        let is_text = |action: &&Action| matches!(action, Action::Send(Request::Context(_)));
+        bench.actions.iter().filter(is_text).count()
+    };
+    bench.actions.clear();
+    for _ in 0..1_000 {
+        bench.device.on_reply(bench.now, Reply::Resend { turn: 1, from: 0 });
+        bench.draft(0);
+    }
+    assert_eq!(texts(&bench), 1);
+    assert_eq!(bench.finished(), None);
+    bench.now = bench.device.deadline().unwrap();
+    bench.device.on_timer(bench.now);
+    bench.device.on_reply(bench.now, Reply::Resend { turn: 1, from: 0 });
+    bench.draft(0);
+    assert_eq!(texts(&bench), 2);
+}
+
+#[test]
 fn who_lets_the_server_decode_says_so_again_when_half_of_the_tokens_have_come() {
     let mut device = Device::new(DeviceConfig {
         policy: None,

@@ -146,6 +146,20 @@ fn more_sessions_than_sequences_all_come_to_their_turn() {
 }
 
 #[test]
+fn more_sessions_than_rows_and_sequences_all_come_to_their_turn() {
+    for rows in [1, 2] {
+        let mut bench = Bench::new(ServerConfig { sequences: 1, cells: 2_000, rows, ..config() }, 10 * MS, MS);
+        let ids: Vec<_> = (0..5).map(|i| bench.open_thin(&[1 + i])).collect();
+        let mut steps = 0;
+        while ids.iter().any(|&id| bench.tokens(id) == 0) {
+            assert!(!bench.step().is_empty(), "somebody is served by every pass");
+            steps += 1;
+            assert!(steps < 2_000, "a turn is 256 verdicts");
+        }
+    }
+}
+
+#[test]
 fn a_session_that_nobody_lets_in_takes_over_after_a_turn() {
     let mut bench = Bench::new(ServerConfig { sequences: 1, ..config() }, 10 * MS, MS);
     let [first, second] = [bench.open_thin(&[1, 2, 3]), bench.open_thin(&[4, 5, 6])];
@@ -158,6 +172,23 @@ fn a_session_that_nobody_lets_in_takes_over_after_a_turn() {
     (0..300).for_each(|_| drop(bench.step()));
     assert!(bench.tokens(first) > 100 && bench.tokens(second) > 100);
     assert!(bench.server.evictions() >= 1);
+}
+
+#[test]
+fn where_only_those_who_ask_have_rows_a_silent_device_keeps_nobody_else_out() {
+    let fixed = Batching::Static { batch_size: 1, max_wait: Duration::ZERO };
+    for (batching, assist) in [(Batching::Continuous, Assist::Never), (fixed, Assist::Auto)] {
+        let mut bench = Bench::new(ServerConfig { sequences: 1, batching, assist, ..config() }, 10 * MS, MS);
+        let silent = bench.open(&[1; 20]);
+        bench.draft(silent, &[RIGHT; 2], 0);
+        assert!((0..10).any(|_| bench.step().iter().any(|(id, _)| *id == silent)));
+        // Its answer goes on, and its device says nothing any more.
+        let other = bench.open(&[2; 20]);
+        bench.draft(other, &[RIGHT; 2], 0);
+        assert!((0..10).any(|_| bench.step().iter().any(|(id, _)| *id == other)));
+        bench.draft(silent, &[RIGHT; 2], 0);
+        assert!((0..10).any(|_| bench.step().iter().any(|(id, _)| *id == silent)));
+    }
 }
 
 #[test]

@@ -195,7 +195,7 @@ impl Device {
         match reply {
             Reply::Commit(commit) if commit.turn == turn => self.on_commit(&commit),
             Reply::Resend { turn: asked, from } if asked == turn => {
-                if self.allows_misfit() {
+                if self.tolerance.asks_anew(from) && self.allows_misfit() {
                     self.send_text(from);
                     self.repeat();
                 }
@@ -246,6 +246,7 @@ impl Device {
                 if self.link.on_timeout(now) {
                     self.leave(Loss::silent());
                 } else {
+                    self.tolerance.forget_resent();
                     self.repeat();
                 }
             }
@@ -263,6 +264,7 @@ impl Device {
     pub fn on_connected(&mut self, now: Duration, server: usize, terms: Terms) {
         self.clock.advance(now);
         self.link.on_connected(server, terms);
+        self.tolerance.forget_resent();
         if !self.answer.is_finished() {
             self.tell_text(0);
             self.advance();

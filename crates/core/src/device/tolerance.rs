@@ -1,5 +1,7 @@
 //! How many replies of no use a server may send.
 
+use crate::Position;
+
 /// How often a server may ask for what it should have, or answer what does not fit, without committing anything between.
 const MAX_MISFITS: u32 = 32;
 
@@ -13,6 +15,8 @@ pub(super) struct Tolerance {
     replies: u32,
     /// Those that do not fit what this device has and sent.
     misfits: u32,
+    /// From where on the text was sent again, of which nothing has been heard yet.
+    resent: Option<Position>,
 }
 
 impl Tolerance {
@@ -24,6 +28,17 @@ impl Tolerance {
     pub(super) fn allows_reply(&mut self) -> bool {
         self.replies += 1;
         self.replies <= MAX_REPLIES
+    }
+
+    /// Whether the server asks for the text from `from` on for the first time. Whatever comes before the text that was sent makes it
+    /// ask again, and to answer each time would make more of that each time. If the answer is lost, the timeout repeats it.
+    pub(super) fn asks_anew(&mut self, from: Position) -> bool {
+        self.resent.replace(from) != Some(from)
+    }
+
+    /// What was sent again may be lost.
+    pub(super) fn forget_resent(&mut self) {
+        self.resent = None;
     }
 
     /// Counts a reply that does not fit; false if there were too many.

@@ -8,6 +8,8 @@
 //! 3. sessions in the middle of an answer that came after the one in need, the latest first, or that have had so many passes
 //!    that it is another's turn: memory is shared first come, first served, and nobody waits for ever.
 //!
+//! Where only those who ask have rows (no assist, or static batches), whoever does not ask gives way to any who does.
+//!
 //! Whoever gives way keeps its tokens, and is evaluated again from them when it has a sequence again.
 //!
 //! Sessions know who gives way to whom, the cache knows what is in it; here the one is asked, and the other told.

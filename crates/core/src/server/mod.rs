@@ -109,8 +109,8 @@ impl Server {
     pub fn new(config: ServerConfig) -> Self {
         Self {
             cache: PrefixCache::new(config.cells, config.sequences),
+            sessions: Sessions::new(config.assist != Assist::Never && config.batching == Batching::Continuous),
             config,
-            sessions: Sessions::default(),
             scheduler: Scheduler::default(),
             batcher: Batcher::default(),
             costs: Costs::default(),

@@ -107,11 +107,11 @@ impl Scheduler {
         let decision = Decision { now, view, prices: self.prices(view.costs) };
         match view.config.batching {
             Batching::Static { batch_size, max_wait } => {
-                queue.keep_earliest(view.config.rows.max(batch_size));
+                queue.keep_earliest(view.config.rows.max(batch_size), view);
                 decision.fixed(queue, batch_size, max_wait)
             }
             Batching::Continuous => {
-                queue.keep_earliest(view.config.rows);
+                queue.keep_earliest(view.config.rows, view);
                 decision.continuous(queue)
             }
         }
@@ -298,14 +298,32 @@ impl Queue {
     }
 
     /// Sorts who decodes, and drops whoever is not among the first `most` of a kind: a pass has no rows for them.
-    fn keep_earliest(&mut self, most: usize) {
+    fn keep_earliest(&mut self, most: usize, view: View<'_>) {
         for part in [&mut self.asking, &mut self.drafting] {
             if part.len() > most {
-                part.select_nth_unstable(most);
-                part.truncate(most);
+                keep_earliest(part, most, view);
             }
             part.sort_unstable();
         }
+    }
+}
+
+/// Keeps the earliest `most`. Whoever cannot have a place in the cache is not among them, else those who have one would not be
+/// served. Where room is short, the most senior is: it can have it, whoever else is to give way.
+fn keep_earliest(part: &mut Vec<(Duration, SessionId)>, most: usize, view: View<'_>) {
+    let View { sessions, cache, .. } = view;
+    let seniority = |id: SessionId| sessions.get(id).map(|session| (session.place.senior(), id));
+    let stands = |id: SessionId| sessions.get(id).is_some_and(|session| session.place.sequence().is_none());
+    let mut first = part.iter().map(|&(_, id)| id).filter(|&id| stands(id)).min_by_key(|&id| seniority(id));
+    if first.take_if(|id| !may_have_room(sessions, cache, *id)).is_some() {
+        part.retain(|&(_, id)| !stands(id));
+    }
+    if part.len() > most {
+        if first.is_none() && cache.room() == 0 {
+            first = part.iter().map(|&(_, id)| id).min_by_key(|&id| seniority(id));
+        }
+        part.select_nth_unstable_by_key(most, |&(deadline, id)| (Some(id) != first, deadline, id));
+        part.truncate(most);
     }
 }
 

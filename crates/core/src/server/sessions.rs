@@ -8,8 +8,10 @@ use super::{Answer, Owner, SessionId, Totals};
 use crate::step::SequenceId;
 
 /// The sessions that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
+    /// Whether who does not ask has rows too.
+    are_assisted: bool,
     table: BTreeMap<SessionId, Session>,
     next_id: u64,
     /// Answers that have ended since they were last asked for.
@@ -18,6 +20,11 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// None yet; whether those who do not ask will have rows.
+    pub(super) fn new(are_assisted: bool) -> Self {
+        Self { are_assisted, table: BTreeMap::new(), next_id: 0, answered: Vec::new(), totals: Totals::default() }
+    }
+
     /// Opens a session of `owner`.
     pub(super) fn open(&mut self, now: Duration, owner: Owner) -> SessionId {
         let id = SessionId(self.next_id);
@@ -83,7 +90,7 @@ impl Sessions {
     pub(super) fn who_gives_way_to(&self, id: SessionId, stays: impl Fn(SessionId) -> bool) -> Option<SessionId> {
         let senior = self.seniority(id)?;
         let candidates = self.iter().filter(|&(other, session)| {
-            session.place.sequence().is_some() && other != id && !stays(other) && gives_way(other, session, senior)
+            session.place.sequence().is_some() && other != id && !stays(other) && self.gives_way(other, session, senior)
         });
         let ordered = candidates.map(|(other, session)| {
             let order = match session.is_generating() {
@@ -103,7 +110,7 @@ impl Sessions {
     ) -> impl Iterator<Item = SequenceId> {
         let senior = self.seniority(id);
         self.iter().filter_map(move |(other, session)| {
-            let gives_way = senior.is_some_and(|senior| gives_way(other, session, senior));
+            let gives_way = senior.is_some_and(|senior| self.gives_way(other, session, senior));
             session.place.sequence().filter(|_| other == id || stays(other) || !gives_way)
         })
     }
@@ -114,6 +121,15 @@ impl Sessions {
         if let Some(session) = self.table.get_mut(&id) {
             session.place.go_behind(last);
         }
+    }
+
+    /// Whether `id` gives way to a session of this seniority. Where only those who ask have rows, whoever does not ask has no use for
+    /// a place, and its device may never say anything again.
+    fn gives_way(&self, id: SessionId, session: &Session, senior: (Duration, SessionId)) -> bool {
+        !session.is_generating()
+            || !self.are_assisted && !session.asks()
+            || (session.place.senior(), id) > senior
+            || session.place.has_had_its_turn()
     }
 
     fn seniority(&self, id: SessionId) -> Option<(Duration, SessionId)> {
@@ -127,9 +143,4 @@ impl Sessions {
         assert!(committed <= self.totals.committed, "sessions have {committed} tokens of {}", self.totals.committed);
         assert!(self.table.keys().all(|id| id.0 < self.next_id), "an id that nobody was given");
     }
-}
-
-/// Whether `id` gives way to a session of this seniority.
-fn gives_way(id: SessionId, session: &Session, senior: (Duration, SessionId)) -> bool {
-    !session.is_generating() || (session.place.senior(), id) > senior || session.place.has_had_its_turn()
 }
