@@ -269,26 +269,30 @@ impl Server {
         let count = move |stream| traffic.count(stream);
         let port = Port::serve(listener, routes, Protocol::Http2, settings.limits, count);
 
-        tokio::select! {
-            () = shutdown => {}
-            () = thread.ended() => {
-                let died = thread.join(Instant::now()).await.err();
-                return Err(Error::Engine(died.unwrap_or_else(|| "it does not say why".to_owned())));
+        let ended_by_itself = tokio::select! {
+            () = shutdown => false,
+            () = thread.ended() => true,
+        };
+        if !ended_by_itself {
+            if let Some(http) = &http {
+                http.refuse();
             }
+            engine.drain();
+            let _cut_off = tokio::time::timeout(settings.grace, thread.ended()).await;
+            engine.shutdown();
         }
-        if let Some(http) = &http {
-            http.refuse();
-        }
-        engine.drain();
-        let _cut_off = tokio::time::timeout(settings.grace, thread.ended()).await;
-        engine.shutdown();
+        // However it ends, whoever has a session is told before the connections are closed.
         let close_http = async {
             if let Some(http) = http {
                 http.close(FAREWELL).await;
             }
         };
         tokio::join!(port.close(FAREWELL), close_http);
-        thread.join(Instant::now() + FAREWELL).await.map_err(Error::Engine)?;
+        let ended = thread.join(Instant::now() + FAREWELL).await;
+        if ended_by_itself {
+            return Err(Error::Engine(ended.err().unwrap_or_else(|| "it does not say why".to_owned())));
+        }
+        ended.map_err(Error::Engine)?;
         Ok(engine.stats())
     }
 }
