@@ -13,6 +13,8 @@
 #[path = "../../llama/tests/header/gguf.rs"]
 #[allow(dead_code, missing_docs)]
 mod gguf;
+#[path = "support/http.rs"]
+mod http;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use http::ask;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -90,20 +93,8 @@ impl Sled {
     }
 
     fn ask(&self, path: &str, body: &Value) -> (u16, Value) {
-        let mut stream = TcpStream::connect(self.addresses.last().unwrap()).unwrap();
-        let body = body.to_string();
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        (status, serde_json::from_str(body).unwrap())
+        let (status, answer) = ask(self.addresses.last().unwrap(), path, Some(body));
+        (status, serde_json::from_str(&answer).unwrap())
     }
 
     /// The processes that it has started and not waited for.

@@ -19,7 +19,7 @@ use sled_core::message::{Commit, DraftBlock, Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Grammar, Logprobs, Sampler, SamplingParams};
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
 use sled_model::grammar::Compiler;
@@ -281,19 +281,7 @@ fn a_long_answer_is_recalled_in_parts_with_all_its_log_probabilities() {
     let config =
         SyntheticConfig { seed: 1, vocab_size: VOCAB, order: 3, cells: 3_000, sequences: 1, rows: 32, context: 3_000 };
     let mut model = SyntheticModel::new(config);
-    let mut server = Server::new(ServerConfig {
-        vocab_size: VOCAB,
-        cells: 3_000,
-        sequences: 1,
-        rows: 32,
-        context: 3_000,
-        end_of_generation: vec![],
-        sessions: 1,
-        queue: 1,
-        batching: Batching::Continuous,
-        assist: Assist::Auto,
-        rate_goal: None,
-    });
+    let mut server = Server::new(model.limits().server_config(Vec::new()));
     let now = Duration::from_millis(1);
     let id = server.open(now, Owner(0)).unwrap();
     let prompt = Prompt {

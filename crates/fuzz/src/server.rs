@@ -6,9 +6,9 @@ use sled_core::Token;
 use sled_core::message::{ContextUpdate, DraftBlock, Reply, Request, Turn};
 use sled_core::sampler::{Sampler, SamplingParams};
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Owner, Plan, Server, ServerConfig, SessionId};
+use sled_model::Model;
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
-use sled_model::{Limits, Model};
 use sled_wire::Bounds;
 
 use crate::bytes::Bytes;
@@ -70,20 +70,13 @@ struct Bench {
 impl Bench {
     fn new(bytes: &mut Bytes<'_>) -> Self {
         let model = SyntheticModel::new(MODEL);
-        let Limits { vocab_size, cells, sequences, rows, context } = model.limits();
         let assist = [Assist::Auto, Assist::Never, Assist::Always][bytes.below(3)];
         let config = ServerConfig {
-            vocab_size,
-            cells,
-            sequences,
-            rows,
-            context,
-            end_of_generation: END.to_vec(),
             sessions: 5,
             queue: 4,
-            batching: Batching::Continuous,
             assist,
             rate_goal: (bytes.below(2) > 0).then_some(10.0),
+            ..model.limits().server_config(END.to_vec())
         };
         Self { server: Server::new(config), model, sessions: Vec::new(), now: Duration::ZERO }
     }

@@ -17,6 +17,8 @@ pub mod workers;
 pub use error::Error;
 pub use pulse::Pulse;
 
+use sled_core::Token;
+use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_core::step::{CacheOp, Row};
 
 /// What an engine can hold and do at once.
@@ -32,6 +34,28 @@ pub struct Limits {
     pub rows: usize,
     /// How long a single sequence may get.
     pub context: usize,
+}
+
+impl Limits {
+    /// A server of an engine with these limits, where `end_of_generation` end an answer: it lets in whoever comes, and batches and
+    /// assists as servers do by default.
+    #[must_use]
+    pub fn server_config(self, end_of_generation: Vec<Token>) -> ServerConfig {
+        let Self { vocab_size, cells, sequences, rows, context } = self;
+        ServerConfig {
+            vocab_size,
+            cells,
+            sequences,
+            rows,
+            context,
+            end_of_generation,
+            sessions: usize::MAX,
+            queue: usize::MAX,
+            batching: Batching::default(),
+            assist: Assist::default(),
+            rate_goal: None,
+        }
+    }
 }
 
 /// A model with a KV cache of many sequences: what the server verifies with and what a model drafter drafts with.

@@ -148,17 +148,12 @@ impl Server {
             TcpListener::bind(address).await.map_err(|source| Error::Bind { address, flag: "--port", source })?;
         let limits = model.limits();
         let config = ServerConfig {
-            vocab_size: limits.vocab_size,
-            cells: limits.cells,
-            sequences: limits.sequences,
-            rows: limits.rows,
-            context: limits.context,
-            end_of_generation: identity.end_of_generation.clone(),
             sessions: settings.sessions,
             queue: settings.queue,
             batching: settings.batching,
             assist: settings.assist,
             rate_goal: settings.rate_goal,
+            ..limits.server_config(identity.end_of_generation.clone())
         };
         let seating = Seating { most_per_client: settings.sessions_per_client, idle: settings.idle_timeout };
         let (engine, thread) = Engine::start(model, config, seating).map_err(Error::Thread)?;

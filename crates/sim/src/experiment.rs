@@ -7,7 +7,7 @@ use sled_core::device::{Ahead, DeviceConfig, Fallback, Resilience, Tuning};
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching, ServerConfig};
-use sled_model::{Limits, Model};
+use sled_model::Model;
 
 use crate::Error;
 use crate::cost::StepCost;
@@ -64,20 +64,13 @@ pub fn run(
 ) -> Result<Figures, Error> {
     let mut world = World::new(seed);
     let target = replay.target(regime.devices);
-    let Limits { vocab_size, cells, sequences, rows, context } = target.limits();
+    let limits = target.limits();
     world.add_server(ServerSetup {
         config: ServerConfig {
-            vocab_size,
-            cells,
-            sequences,
-            rows,
-            context,
-            end_of_generation: Vec::new(),
-            sessions: usize::MAX,
-            queue: usize::MAX,
             batching: regime.batching,
             assist: regime.assist,
             rate_goal: regime.rate_goal,
+            ..limits.server_config(Vec::new())
         },
         shared: Vec::new(),
         model: Box::new(move || Box::new(target.clone())),
@@ -98,7 +91,7 @@ pub fn run(
             config: DeviceConfig {
                 policy,
                 ahead,
-                context,
+                context: limits.context,
                 max_draft: Policy::MAX_LENGTH,
                 end_of_generation: Arc::from([]),
                 resilience: Resilience {

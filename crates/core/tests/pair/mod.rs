@@ -14,9 +14,9 @@ use sled_core::policy::Policy;
 use sled_core::sampler::{Logprobs, Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
 use sled_core::{Token, sampler, splitmix};
+use sled_model::Model;
 use sled_model::drafter::Drafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
-use sled_model::{Limits, Model};
 
 /// All the randomness of a case comes from its seed.
 pub struct Rng(pub u64);
@@ -130,19 +130,12 @@ impl Pair {
         network: Network,
     ) -> Self {
         let model = SyntheticModel::new(model);
-        let Limits { vocab_size, cells, sequences, rows, context } = model.limits();
+        let limits = model.limits();
         let config = ServerConfig {
-            vocab_size,
-            cells,
-            sequences,
-            rows,
-            context,
-            end_of_generation: end.to_vec(),
-            sessions: usize::MAX,
-            queue: usize::MAX,
             batching: scheduling.0,
             assist: scheduling.1,
             rate_goal: scheduling.2,
+            ..limits.server_config(end.to_vec())
         };
         Self {
             model,
@@ -152,7 +145,7 @@ impl Pair {
             rng,
             now: Duration::ZERO,
             end_of_generation: end.to_vec(),
-            context,
+            context: limits.context,
             largest_step: 0,
         }
     }

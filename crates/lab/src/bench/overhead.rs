@@ -10,7 +10,7 @@ use sled_core::device::Prompt;
 use sled_core::message::{DraftBlock, Reply, Request};
 use sled_core::names::Fingerprint;
 use sled_core::sequence::Digest;
-use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Owner, Plan, Server, ServerConfig, SessionId};
 use sled_core::step::{CacheOp, Row};
 use sled_model::{Error, Limits, Model};
 use sled_server::{Identity, Settings};
@@ -92,20 +92,13 @@ fn block(from: usize, built_on: Digest) -> Request {
     Request::Draft(DraftBlock { turn: 1, from, built_on, tokens: vec![TOKEN; DRAFTS], until: 0 })
 }
 
+/// An engine with room for so many sessions.
+fn limits(sequences: usize) -> Limits {
+    Limits { vocab_size: VOCAB, cells: usize::MAX / 2, sequences, rows: 512, context: CONTEXT }
+}
+
 fn scheduler(sessions: usize, time: Duration) -> anyhow::Result<Scheduler> {
-    let mut server = Server::new(ServerConfig {
-        vocab_size: VOCAB,
-        cells: usize::MAX / 2,
-        sequences: sessions,
-        rows: 512,
-        context: CONTEXT,
-        end_of_generation: Vec::new(),
-        sessions,
-        queue: sessions,
-        batching: Batching::Continuous,
-        assist: Assist::Never,
-        rate_goal: None,
-    });
+    let mut server = Server::new(ServerConfig { assist: Assist::Never, ..limits(sessions).server_config(Vec::new()) });
     let before = resident();
     let began = Instant::now();
     let mut logits = vec![0.0; VOCAB];
@@ -172,7 +165,7 @@ impl Model for Free {
 }
 
 async fn rounds(devices: usize, time: Duration) -> anyhow::Result<Rounds> {
-    let limits = Limits { vocab_size: VOCAB, cells: usize::MAX / 2, sequences: devices, rows: 512, context: CONTEXT };
+    let limits = limits(devices);
     let mut logits = vec![0.0; VOCAB];
     logits[TOKEN as usize] = 1.0;
     let identity = Identity {

@@ -51,7 +51,7 @@ pub const CLAIMS: [Claim; 4] = [
         does: "The target is the server's affair alone: the scheduler knows nothing of it but what a pass costs, which it measures; \
                devices take its vocabulary from the server, and more of them than its cache holds take turns",
         tests: &[
-            ("crates/core/tests/scheduler.rs", "more_sessions_than_sequences_all_come_to_their_turn"),
+            ("crates/core/tests/places.rs", "more_sessions_than_sequences_all_come_to_their_turn"),
             ("crates/sim/tests/policy.rs", "where_the_server_is_saturated_it_is_as_fast_as_plain_decoding"),
             ("crates/cli/tests/real.rs", "real_sessions_are_listed_and_more_than_sequences_take_turns"),
         ],

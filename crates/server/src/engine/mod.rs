@@ -248,7 +248,7 @@ mod tests {
     use std::time::Instant;
 
     use futures_util::FutureExt;
-    use sled_core::server::{Assist, Batching};
+
     use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 
     use super::*;
@@ -259,19 +259,7 @@ mod tests {
         let (vocab_size, cells, sequences, rows, context) = (64, 100, 2, 32, 50);
         let model =
             SyntheticModel::new(SyntheticConfig { seed: 1, vocab_size, order: 3, cells, sequences, rows, context });
-        let config = ServerConfig {
-            vocab_size,
-            cells,
-            sequences,
-            rows,
-            context,
-            end_of_generation: vec![0],
-            sessions: 400,
-            queue: 400,
-            batching: Batching::default(),
-            assist: Assist::default(),
-            rate_goal: None,
-        };
+        let config = ServerConfig { sessions: 400, queue: 400, ..model.limits().server_config(vec![0]) };
         (Box::new(model), config)
     }
 

@@ -119,7 +119,8 @@ impl Source {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use sled_core::server::{Assist, Batching, ServerConfig};
+    use sled_core::server::ServerConfig;
+    use sled_model::Model;
     use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 
     use super::*;
@@ -129,19 +130,7 @@ mod tests {
         let (vocab_size, cells, sequences, rows, context) = (64, 100, 2, 32, 50);
         let model =
             SyntheticModel::new(SyntheticConfig { seed: 1, vocab_size, order: 3, cells, sequences, rows, context });
-        let config = ServerConfig {
-            vocab_size,
-            cells,
-            sequences,
-            rows,
-            context,
-            end_of_generation: vec![0],
-            sessions: 4,
-            queue: 4,
-            batching: Batching::default(),
-            assist: Assist::default(),
-            rate_goal: None,
-        };
+        let config = ServerConfig { sessions: 4, queue: 4, ..model.limits().server_config(vec![0]) };
         let seating = Seating { most_per_client: 4, idle: Duration::from_secs(1800) };
         Engine::start(Box::new(model), config, seating).unwrap().0
     }

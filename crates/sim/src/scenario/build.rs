@@ -8,7 +8,7 @@ use sled_core::device::{DeviceConfig, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::ServerConfig;
-use sled_model::{Limits, Model};
+use sled_model::Model;
 
 use super::{DeviceClass, Fallback, FaultKind, FaultPlan, Link, Simulation};
 use crate::Error;
@@ -53,26 +53,21 @@ impl Simulation {
     fn add_server(&self, world: &mut World, texts: &Texts) -> usize {
         let server = &self.scenario.server;
         let target = TextModel::new(texts.clone(), server.sequences.unwrap_or_else(|| self.scenario.count()));
-        let Limits { vocab_size, cells, sequences, context, .. } = target.limits();
+        let limits = target.limits();
         world.add_server(ServerSetup {
             config: ServerConfig {
-                vocab_size,
-                cells: server.cells.unwrap_or(cells),
-                sequences,
+                cells: server.cells.unwrap_or(limits.cells),
                 rows: server.rows,
-                context,
-                end_of_generation: Vec::new(),
-                sessions: usize::MAX,
-                queue: usize::MAX,
                 batching: server.batching,
                 assist: server.assist,
                 rate_goal: server.rate_goal,
+                ..limits.server_config(Vec::new())
             },
             shared: texts.shared(),
             model: Box::new(move || Box::new(target.clone())),
             cost: self.cost.clone(),
         });
-        context
+        limits.context
     }
 
     fn device(

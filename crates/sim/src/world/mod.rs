@@ -4,6 +4,7 @@
 //! messages, lets time pass as the cost models say, and breaks things when it is told to.
 
 mod faults;
+mod hosts;
 mod queue;
 mod servers;
 mod setup;
@@ -11,14 +12,12 @@ mod totals;
 
 use std::time::Duration;
 
+use hosts::{Connection, ConnectionId, DeviceHost, Event, ServerHost};
 use queue::Queue;
 pub use setup::{DeviceSetup, Drafting, Fault, Outcome, ServerSetup, Turn, Turns};
-use sled_core::Token;
-use sled_core::device::{Action, Device, Emitted, FinishReason, Notice, Prompt, Ticket};
+use sled_core::device::{Action, Device, Emitted, FinishReason, Prompt};
 use sled_core::message::{Reply, Request};
-use sled_core::sampler::{Draft, Sampler};
-use sled_core::server::{Busy, Server, SessionId, Step};
-use sled_model::Model;
+use sled_core::sampler::Sampler;
 pub use totals::ServerTotals;
 
 use crate::Error;
@@ -27,94 +26,6 @@ use crate::rng::Rng;
 
 /// A server that a device cannot reach learns after this long that the device has hung up.
 const KEEPALIVE: Duration = Duration::from_secs(40);
-
-/// The place of a connection among all that there ever were.
-type ConnectionId = usize;
-
-enum Event {
-    ToServer(ConnectionId, Request),
-    ToDevice(ConnectionId, Reply),
-    Attempt { device: usize, server: usize, attempt: u64 },
-    Attempted { device: usize, server: usize, attempt: u64, answer: Result<ConnectionId, Option<(Busy, Duration)>> },
-    HungUp(ConnectionId),
-    Broken(ConnectionId),
-    Drafted { device: usize, life: u64, ticket: Ticket, draft: Option<Draft> },
-    Timer { device: usize },
-    StepDone { server: usize, life: u64, pass: u64 },
-    Resume { server: usize },
-    Begin { device: usize, life: u64 },
-    Fault(Fault),
-    Restart { server: usize },
-}
-
-struct ServerHost {
-    setup: ServerSetup,
-    core: Server,
-    model: Box<dyn Model>,
-    step: Option<Step>,
-    /// Counts passes.
-    passes: u64,
-    up: bool,
-    stalled_until: Duration,
-    /// When it looks again whether to launch a step.
-    wakes: Option<Duration>,
-    life: u64,
-    /// The connection of each session of this life, by the session's number.
-    sessions: Vec<ConnectionId>,
-    totals: ServerTotals,
-    /// Since when the step that is under way is running.
-    stepping: Duration,
-}
-
-struct DeviceHost {
-    setup: DeviceSetup,
-    core: Device,
-    sampler: Sampler,
-    up: Direction,
-    down: Direction,
-    partitioned_until: Duration,
-    connection: Option<ConnectionId>,
-    attempt: u64,
-    /// Counts reboots.
-    life: u64,
-    /// When the drafting thread is done with what it was asked.
-    drafting_until: Duration,
-    /// What drafts of the block at hand take, against the mean.
-    pace: f64,
-    /// How long it has drafted so far.
-    drafted: Duration,
-    /// When the next timer event comes.
-    timer: Option<Duration>,
-    /// The device's clock, against the world's.
-    clock_ahead: Duration,
-    clock_behind: Duration,
-    text: Vec<Token>,
-    /// The turn that it is at; `None` when it is done.
-    turn: Option<Turn>,
-    /// When the turn began; `None` before that.
-    began: Option<Duration>,
-    emitted: Vec<(Duration, Emitted)>,
-    notices: Vec<Notice>,
-    outcomes: Vec<Outcome>,
-    off: bool,
-}
-
-impl DeviceHost {
-    fn clock(&self, now: Duration) -> Duration {
-        (now + self.clock_ahead).saturating_sub(self.clock_behind)
-    }
-
-    fn done(&self) -> bool {
-        self.turn.is_none()
-    }
-}
-
-struct Connection {
-    device: usize,
-    server: usize,
-    session: SessionId,
-    life: u64,
-}
 
 /// The simulation.
 pub struct World {
