@@ -19,7 +19,10 @@ fn below(folder: &Path, all: &mut Vec<PathBuf>) {
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let is_path = |span: &&str| {
         let is_name = span.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c));
-        is_name && (span.ends_with(".rs") || span.ends_with(".jinja") || span.trim_end_matches('/').contains('/'))
+        // A route is no path.
+        is_name
+            && !span.starts_with('/')
+            && (span.ends_with(".rs") || span.ends_with(".jinja") || span.trim_end_matches('/').contains('/'))
     };
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(is_path)
 }
