@@ -11,7 +11,7 @@ use sled_core::Token;
 use sled_core::device::Prompt;
 use sled_core::message::{DraftBlock, Reply, Request, Turn};
 use sled_core::sequence::Sequence;
-use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId, Tuning};
 
 const VOCAB: usize = 8;
 const CONTEXT: usize = 1024;
@@ -44,6 +44,7 @@ impl Load {
             batching: Batching::Continuous,
             assist: Assist::Auto,
             rate_goal: None,
+            tuning: Tuning::default(),
         };
         let mut logits = vec![0.0; VOCAB];
         logits[RIGHT as usize] = 1.0;

@@ -21,6 +21,7 @@
 
 pub mod acceptance;
 pub mod calibration;
+pub mod cost;
 pub mod device;
 pub mod message;
 pub mod names;

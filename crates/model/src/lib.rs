@@ -18,7 +18,7 @@ pub use error::Error;
 pub use pulse::Pulse;
 
 use sled_core::Token;
-use sled_core::server::{Assist, Batching, ServerConfig};
+use sled_core::server::{Assist, Batching, ServerConfig, Tuning};
 use sled_core::step::{CacheOp, Row};
 
 /// What an engine can hold and do at once.
@@ -54,6 +54,7 @@ impl Limits {
             batching: Batching::default(),
             assist: Assist::default(),
             rate_goal: None,
+            tuning: Tuning::default(),
         }
     }
 }

@@ -2,75 +2,34 @@
 
 use std::time::Duration;
 
+use sled_core::cost::CostTable;
 use sled_core::step::Row;
 
-/// The time of a forward pass of the target: `fixed + row * rows`.
+/// The time of a pass of a draft model: `fixed + row * rows`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepCost {
-    /// Reading the weights, launching, everything that does not depend on the rows.
+pub struct DrafterCost {
+    /// Everything that does not depend on the rows.
     pub fixed: Duration,
     /// What each row adds.
     pub row: Duration,
-}
-
-impl StepCost {
-    /// A cost in milliseconds.
-    #[must_use]
-    pub fn from_millis(fixed: f64, row: f64) -> Self {
-        Self { fixed: millis(fixed), row: millis(row) }
-    }
-
-    /// How long a pass of `rows` rows takes.
-    #[must_use]
-    pub fn of(&self, rows: usize) -> Duration {
-        self.fixed + self.row * u32::try_from(rows).unwrap_or(u32::MAX)
-    }
-}
-
-/// The time of a forward pass by its rows.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Curve {
-    /// A straight line.
-    Line(StepCost),
-    /// Straight lines between measured points `[rows, milliseconds]`, at least two, with rising rows; the first and the last line
-    /// go on beyond them.
-    Points(Vec<[f64; 2]>),
-}
-
-impl Curve {
-    /// How long a pass of `rows` rows takes.
-    #[must_use]
-    pub fn of(&self, rows: usize) -> Duration {
-        match self {
-            Self::Line(line) => line.of(rows),
-            Self::Points(points) => millis(between(points, rows as f64)),
-        }
-    }
-}
-
-/// The value at `x` of the lines through `points`, at least two with rising `x`.
-pub(crate) fn between(points: &[[f64; 2]], x: f64) -> f64 {
-    let beyond = points.partition_point(|[at, _]| *at < x).clamp(1, points.len().max(2) - 1);
-    let (Some([x0, y0]), Some([x1, y1])) = (points.get(beyond - 1), points.get(beyond)) else { return 0.0 };
-    y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 }
 
 /// What a server spends on a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PassCost {
     /// The target's pass.
-    pub target: Curve,
+    pub target: CostTable,
     /// What attention to one cached token adds, once for each sequence that has it, in seconds.
     pub context: f64,
     /// What a row that reads a prompt adds, as a share of what one adds that decides a token: it needs no logits.
     pub prompt_row: f64,
     /// A pass of a draft model on the server's own hardware, if drafts are made there.
-    pub drafter: Option<StepCost>,
+    pub drafter: Option<DrafterCost>,
 }
 
-impl From<StepCost> for PassCost {
-    fn from(line: StepCost) -> Self {
-        Self { target: Curve::Line(line), context: 0.0, prompt_row: 1.0, drafter: None }
+impl From<CostTable> for PassCost {
+    fn from(target: CostTable) -> Self {
+        Self { target, context: 0.0, prompt_row: 1.0, drafter: None }
     }
 }
 
@@ -80,7 +39,7 @@ impl PassCost {
     #[must_use]
     pub fn of(&self, rows: &[Row]) -> Duration {
         if self.context == 0.0 && self.prompt_row == 1.0 && self.drafter.is_none() {
-            return self.target.of(rows.len());
+            return self.target.time(rows.len());
         }
         let (mut cached, mut drafts, mut longest, mut unread) = (0, 0, 0, 0);
         for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
@@ -91,7 +50,7 @@ impl PassCost {
             longest = longest.max(chosen.saturating_sub(1));
         }
         let as_deciding = (unread as f64 * self.prompt_row).round() as usize;
-        let mut time = self.target.of(rows.len() - unread + as_deciding);
+        let mut time = self.target.time(rows.len() - unread + as_deciding);
         time += Duration::from_secs_f64(self.context * cached as f64);
         if let Some(drafter) = self.drafter {
             let passes = u32::try_from(longest).unwrap_or(u32::MAX);
@@ -113,13 +72,6 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn points_are_joined_by_lines() {
-        let curve = Curve::Points(vec![[2.0, 100.0], [4.0, 140.0], [8.0, 180.0]]);
-        let times = [1, 2, 3, 4, 6, 8, 16].map(|rows| curve.of(rows));
-        assert_eq!(times, [80, 100, 120, 140, 160, 180, 260].map(|ms| ms * MS));
-    }
-
-    #[test]
     fn a_drafter_on_the_server_takes_a_pass_for_each_of_the_longest_block() {
         let row = |sequence, position, wants_logits| Row { sequence, position, token: 0, wants_logits };
         // Two drafts of one session, none of another, and three rows of a prompt.
@@ -132,9 +84,10 @@ mod tests {
             row(2, 1, false),
             row(2, 2, false),
         ];
-        let line = StepCost::from_millis(20.0, 1.0);
+        let line = CostTable::line(0.020, 0.001);
         let alone = PassCost::from(line);
-        let with = PassCost { context: 1e-3, drafter: Some(StepCost::from_millis(5.0, 0.5)), ..alone.clone() };
+        let with =
+            PassCost { context: 1e-3, drafter: Some(DrafterCost { fixed: 5 * MS, row: MS / 2 }), ..alone.clone() };
         assert_eq!(alone.of(&rows), 27 * MS);
         assert_eq!(with.of(&rows), 27 * MS + (10 + 5 + 3) * MS + 10 * MS + 5 * MS / 2);
         // The three rows of the prompt as one.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sled_core::cost::CostTable;
 use sled_core::device::{Ahead, DeviceConfig, Fallback, Resilience, Tuning};
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
@@ -10,7 +11,6 @@ use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::Model;
 
 use crate::Error;
-use crate::cost::StepCost;
 use crate::network::Path;
 use crate::replay::Replay;
 use crate::rng::Rng;
@@ -23,7 +23,7 @@ const FOREVER: Duration = Duration::from_secs(1_000_000);
 #[derive(Clone, Debug)]
 pub struct Regime {
     /// What a step of the target takes.
-    pub cost: StepCost,
+    pub cost: CostTable,
     /// What a draft takes.
     pub draft_time: Duration,
     /// The round trip.
@@ -41,7 +41,7 @@ pub struct Regime {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Figures {
     /// Committed tokens a second, of all devices together, while all of them were busy.
     pub tokens_per_s: f64,
@@ -74,7 +74,7 @@ pub fn run(
         },
         shared: Vec::new(),
         model: Box::new(move || Box::new(target.clone())),
-        cost: regime.cost.into(),
+        cost: regime.cost.clone().into(),
     });
     let mut rng = Rng(seed);
     for device in 0..regime.devices {

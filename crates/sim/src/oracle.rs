@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use crate::cost::StepCost;
+use sled_core::cost::CostTable;
+
 use crate::recording::Output;
 
 /// The least time that `output` takes with these drafts: for each run of accepted drafts and the correction after it, a round
 /// trip `rtt`, and the time until the server is done that gets each draft when it is made.
 #[must_use]
-pub fn least_time(output: &Output, draft_time: Duration, rtt: Duration, cost: StepCost) -> Duration {
+pub fn least_time(output: &Output, draft_time: Duration, rtt: Duration, cost: &CostTable) -> Duration {
     let mut time = Duration::ZERO;
     let mut run = 0;
     let mut begun = false;
@@ -33,15 +34,15 @@ pub fn least_time(output: &Output, draft_time: Duration, rtt: Duration, cost: St
 }
 
 /// When a server can be done that is to verify `run` drafts, of which draft `i` is there at `i * draft_time`.
-fn least_run(run: usize, draft_time: Duration, cost: StepCost) -> Duration {
+fn least_run(run: usize, draft_time: Duration, cost: &CostTable) -> Duration {
     // `done[j]`: the earliest end of a step that verifies draft `j` as its last; the steps before it verify the others.
     let mut done = vec![Duration::ZERO];
     for j in 1..=run {
         let there = draft_time * u32::try_from(j).unwrap_or(u32::MAX);
-        let best = (0..j).map(|i| done[i].max(there) + cost.of(j - i + 1)).min();
+        let best = (0..j).map(|i| done[i].max(there) + cost.time(j - i + 1)).min();
         done.extend(best);
     }
-    if run == 0 { cost.of(1) } else { done[run] }
+    if run == 0 { cost.time(1) } else { done[run] }
 }
 
 #[cfg(test)]
@@ -60,7 +61,7 @@ mod tests {
             detours: vec![Vec::new(); 5],
         };
         let ms = Duration::from_millis;
-        let cost = StepCost::from_millis(10.0, 1.0);
+        let cost = &CostTable::line(0.010, 0.001);
         // Two drafts in one step and a correction; one draft and a bonus.
         assert_eq!(least_time(&output, ms(5), ms(100), cost), (ms(10) + ms(100) + ms(13)) + (ms(5) + ms(100) + ms(12)));
     }
@@ -68,7 +69,7 @@ mod tests {
     #[test]
     fn a_long_run_is_verified_while_it_is_drafted() {
         let ms = Duration::from_millis;
-        let cost = StepCost::from_millis(10.0, 1.0);
+        let cost = &CostTable::line(0.010, 0.001);
         // Steps end soon after each draft, and the last has one draft only.
         assert_eq!(least_run(3, ms(20), cost), ms(60 + 12));
         // Where drafts are made at once, one step does it.

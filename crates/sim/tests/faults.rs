@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sled_core::Token;
+use sled_core::cost::CostTable;
 use sled_core::device::{Ahead, DeviceConfig, Fallback, FinishReason, Notice, Provenance, Resilience, Tuning};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::drafter::Drafter;
 use sled_model::synthetic::{SyntheticConfig, SyntheticDrafter, SyntheticModel};
-use sled_sim::cost::StepCost;
 use sled_sim::network::Path;
 use sled_sim::rng::Rng;
 use sled_sim::world::{DeviceSetup, Drafting, Fault, Outcome, ServerSetup, Turn, World};
@@ -217,7 +217,7 @@ fn server(rng: &mut Rng, kind: Kind, model: &SyntheticConfig, devices: usize) ->
         },
         shared: Vec::new(),
         model: Box::new(move || Box::new(SyntheticModel::new(model.clone()))),
-        cost: StepCost { fixed: ms(rng.within(1..=150)), row: ms(rng.within(0..=10)) }.into(),
+        cost: CostTable::line(1e-3 * rng.within(1..=150) as f64, 1e-3 * rng.within(0..=10) as f64).into(),
     }
 }
 

@@ -5,10 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sled_core::cost::CostTable;
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching};
-use sled_sim::cost::StepCost;
 use sled_sim::experiment::{self, Figures, Regime};
 use sled_sim::recording::Recording;
 use sled_sim::replay::Replay;
@@ -31,7 +31,7 @@ fn run_with(
     assist: Assist,
 ) -> Figures {
     let regime = Regime {
-        cost: StepCost::from_millis(118.0, 17.0),
+        cost: CostTable::line(0.118, 0.017),
         draft_time: Duration::from_millis(20),
         rtt: Duration::from_millis(rtt_ms),
         devices,

@@ -60,7 +60,7 @@ pub(super) fn prompt(
     }
     let share = (config.queue / owners.len().max(1)).max(1);
     if prompts >= config.queue && owner.is_none_or(|_| own >= share) {
-        let time = Duration::try_from_secs_f64(costs.pass(rows as f64)).unwrap_or(LATEST);
+        let time = Duration::try_from_secs_f64(costs.pass(rows)).unwrap_or(LATEST);
         return Err((Busy::Queue(prompts), time.clamp(SOONEST, LATEST)));
     }
     Ok(())

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::cache::PrefixCache;
+use super::choice;
+use super::costs::Costs;
 use super::memory::Places;
 use super::prices::Prices;
 use super::reading::{Budget, Reader, Readings};
@@ -11,11 +13,12 @@ use super::schedule::Batch;
 use super::scheduling::Assist;
 use super::sessions::Sessions;
 use super::step::{Part, Step, Verify};
+use super::tuning::PassTuning;
 use super::{ServerConfig, SessionId};
 use crate::step::Row;
 
 /// Makes passes, one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batcher {
     /// Whether a step was handed out and has not come back.
     running: bool,
@@ -25,6 +28,10 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
+    pub(super) fn new(tuning: PassTuning) -> Self {
+        Self { running: false, reads: false, readings: Readings::new(tuning.reading_remembered) }
+    }
+
     /// Whether a step was handed out and has not come back.
     pub(super) fn is_running(&self) -> bool {
         self.running
@@ -45,14 +52,13 @@ impl Batcher {
         &mut self,
         now: Duration,
         batch: Batch,
-        config: &ServerConfig,
-        prices: Prices,
+        Market { config, prices, costs }: Market<'_>,
         sessions: &mut Sessions,
         cache: &mut PrefixCache,
     ) -> Option<Step> {
         let kept = self.rows_to_read(&batch, config.rows);
         let places = Places { sessions, cache };
-        let mut filling = Filling { config, prices, readings: &mut self.readings, places, step: Step::new(now) };
+        let mut filling = Filling { config, prices, costs, readings: &mut self.readings, places, step: Step::new(now) };
         filling.fill(batch, kept);
         let Filling { places, mut step, .. } = filling;
         if step.parts.is_empty() {
@@ -92,10 +98,19 @@ struct Share {
     reads_all: bool,
 }
 
+/// What rows and tokens are measured by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Market<'a> {
+    pub(super) config: &'a ServerConfig,
+    pub(super) prices: Prices,
+    pub(super) costs: &'a Costs,
+}
+
 /// A pass that is being filled.
 struct Filling<'a> {
     config: &'a ServerConfig,
     prices: Prices,
+    costs: &'a Costs,
     readings: &'a mut Readings,
     places: Places<'a>,
     step: Step,
@@ -113,47 +128,77 @@ impl Filling<'_> {
         }
         let readers = self.readers(&batch.reading, batch.prefill, self.config.rows);
         batch.decoding.iter().chain(readers.iter().map(|(id, _)| id)).for_each(|&id| self.places.seat(id));
-        let shares = self.shares(&batch, self.config.rows - kept);
+        let text: usize = readers.iter().map(|(_, tokens)| tokens).sum();
+        let shares = self.shares(&batch, self.config.rows - kept, text);
         let longest = shares.iter().map(|&(_, drafts)| drafts).max().unwrap_or(0);
         for (id, drafts) in shares {
             let padding = if batch.padded { longest - drafts } else { 0 };
             self.add(id, Share { context: 1, drafts, padding, reads_all: false });
         }
-        self.read(batch.reading, batch.prefill);
+        let prefill = self.prefill(&batch, text);
+        self.read(batch.reading, prefill);
+        if !batch.padded {
+            self.pad();
+        }
+    }
+
+    /// How many rows of the `text` that may be read are read: as many as are cheapest beside those that the pass has, and then as
+    /// many as fill it up.
+    fn prefill(&self, batch: &Batch, text: usize) -> usize {
+        let decoding = self.step.rows.len();
+        if batch.padded || batch.decoding.is_empty() || text < batch.prefill {
+            return batch.prefill;
+        }
+        let most = batch.prefill.min(self.config.rows.saturating_sub(decoding));
+        let rows = decoding + self.costs.cheapest(decoding, most);
+        self.costs.full(rows).min(self.config.rows) - decoding
+    }
+
+    /// Fills up the pass with rows that nobody needs, if it is faster with them.
+    fn pad(&mut self) {
+        let rows = self.step.rows.len();
+        let padding = self.costs.full(rows).min(self.config.rows).saturating_sub(rows);
+        let (Some(part), Some(&last)) = (self.step.parts.last_mut(), self.step.rows.last()) else { return };
+        let has_room = self.places.cache.room() >= rows + padding && last.position + padding < self.config.context;
+        // Rows of a text that is not read to its end would pass for text.
+        if part.verify.is_none() || !has_room {
+            return;
+        }
+        part.rows.end += padding;
+        let row = |i: usize| Row { position: last.position + i, wants_logits: false, ..last };
+        self.step.rows.extend((1..=padding).map(row));
     }
 
     /// Who of the batch decodes, each with the number of its drafts that are verified: everybody has a row before anybody has two,
-    /// then come the likeliest drafts, wherever they are from, as far as they are worth their price.
-    fn shares(&self, batch: &Batch, room: usize) -> Vec<(SessionId, usize)> {
+    /// then come the likeliest drafts, wherever they are from, as many as make the best batch beside `text` rows of text.
+    fn shares(&self, batch: &Batch, room: usize, text: usize) -> Vec<(SessionId, usize)> {
         let served = &batch.decoding[..batch.decoding.len().min(room)];
         let room = room - served.len();
-        let most = |id| if batch.padded { self.drafts_of(id) } else { self.worthwhile_drafts(id, room) };
-        let mut shares: Vec<(SessionId, usize)> = served.iter().map(|&id| (id, most(id))).collect();
-        let wanted: usize = shares.iter().map(|&(_, drafts)| drafts).sum();
+        let mut shares: Vec<(SessionId, usize)> = served.iter().map(|&id| (id, self.drafts_of(id).min(room))).collect();
         if batch.padded {
             // Padding takes rows too.
             let each = room / served.len().max(1);
             shares.iter_mut().for_each(|(_, drafts)| *drafts = (*drafts).min(each));
-        } else if wanted > room {
-            self.keep_likeliest(&mut shares, wanted, room);
+        } else {
+            self.keep_best(&mut shares, room, served.len() + text);
         }
         shares
     }
 
-    /// Of the `wanted` drafts of all, keeps the `room` ones that bring most.
-    fn keep_likeliest(&self, shares: &mut [(SessionId, usize)], wanted: usize, room: usize) {
-        let now = self.step.planned;
-        let value = |id: SessionId, len| {
-            let session = self.places.sessions.get(id);
-            session.map_or(0.0, |s| self.prices.worth(now, s) * s.record.forecast().survival(len))
-        };
-        let mut candidates: Vec<(f64, usize)> = Vec::with_capacity(wanted);
-        for (at, (id, drafts)) in shares.iter().enumerate() {
-            candidates.extend((1..=*drafts).map(|len| (value(*id, len), at)));
+    /// Of the drafts of all, keeps those that make the best batch beside `base` other rows, `room` at most.
+    fn keep_best(&self, shares: &mut [(SessionId, usize)], room: usize, base: usize) {
+        let mut candidates: Vec<(f64, usize)> = Vec::new();
+        for (at, (id, drafts)) in shares.iter_mut().enumerate() {
+            let Some(session) = self.places.sessions.get(*id) else { continue };
+            let worth = self.prices.worth(self.step.planned, session);
+            let forecast = session.record.forecast();
+            candidates.extend((1..=std::mem::take(drafts)).map(|len| (worth * forecast.survival(len), at)));
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
-        shares.iter_mut().for_each(|(_, drafts)| *drafts = 0);
-        for (_, at) in candidates.into_iter().take(room) {
+        candidates.truncate(room);
+        let values: Vec<f64> = candidates.iter().map(|&(value, _)| value).collect();
+        let taken = choice::best(&values, base, self.prices.second(), self.costs);
+        for (_, at) in candidates.into_iter().take(taken) {
             shares[at].1 += 1;
         }
     }

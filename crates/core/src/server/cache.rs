@@ -17,9 +17,6 @@ use crate::Token;
 use crate::sequence::common_prefix;
 use crate::step::{CacheOp, SequenceId};
 
-/// A shorter common prefix is not worth a copy.
-pub(super) const MIN_SHARED_PREFIX: usize = 16;
-
 /// Whose a session is. Sessions of one owner share what the KV cache holds of their texts; those of different owners share nothing
 /// but public prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +26,7 @@ pub struct Owner(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     from: SequenceId,
-    /// How many of the text's first tokens, at least [`MIN_SHARED_PREFIX`].
+    /// How many of the text's first tokens, at least as many as are worth a copy.
     pub(super) len: usize,
 }
 
@@ -45,6 +42,8 @@ pub(super) struct PrefixCache {
     ops: Vec<CacheOp>,
     /// How many times a session had to give way to another.
     evictions: u64,
+    /// A shorter common prefix is not worth a copy.
+    min_shared: usize,
 }
 
 /// One sequence.
@@ -120,7 +119,7 @@ impl Cells {
 }
 
 impl PrefixCache {
-    pub(super) fn new(cells: usize, sequences: usize) -> Self {
+    pub(super) fn new(cells: usize, sequences: usize, min_shared: usize) -> Self {
         let sequences = SequenceId::try_from(sequences).unwrap_or(SequenceId::MAX);
         Self {
             cells: Cells { most: cells, ..Cells::default() },
@@ -129,7 +128,13 @@ impl PrefixCache {
             public: Vec::new(),
             ops: Vec::new(),
             evictions: 0,
+            min_shared,
         }
+    }
+
+    /// A shorter common prefix is not worth a copy.
+    pub(super) fn min_shared(&self) -> usize {
+        self.min_shared
     }
 
     /// From now on everybody may share the prefixes of `text`.
@@ -174,7 +179,7 @@ impl PrefixCache {
     /// How many of its first tokens a `text` of `owner` may have of `other`, which is the text of `others`.
     pub(super) fn agreement(&self, (owner, text): (Owner, &[Token]), (others, other): (Owner, &[Token])) -> usize {
         let agreed = common_prefix(other, text);
-        if owner == others || agreed < MIN_SHARED_PREFIX {
+        if owner == others || agreed < self.min_shared {
             return agreed;
         }
         let public = self.public.iter().map(|public| common_prefix(public, text)).max();
@@ -187,7 +192,7 @@ impl PrefixCache {
             let len = self.agreement((owner, text), (slot.owner()?, &slot.tokens));
             // Of the same, what is left over is better than what somebody has, and best is what has little beside.
             let spare = slot.is_left().then(|| usize::MAX - slot.tokens.len());
-            (len >= MIN_SHARED_PREFIX).then_some((len, spare, Found { from, len }))
+            (len >= self.min_shared).then_some((len, spare, Found { from, len }))
         });
         found.max_by_key(|&(len, spare, _)| (len, spare)).map(|(_, _, found)| found)
     }
@@ -221,7 +226,7 @@ impl PrefixCache {
         let Some(slot) = self.slots.get(from as usize).filter(|slot| slot.is_left()) else { return false };
         let held = slot.tokens.len();
         let gives_way = || self.oldest_left() == Some(from) || 2 * len > held;
-        held - len < MIN_SHARED_PREFIX || (self.free.is_empty() && gives_way())
+        held - len < self.min_shared || (self.free.is_empty() && gives_way())
     }
 
     /// Makes what was `found` of its text the beginning of `sequence`, which is emptied.
@@ -268,7 +273,7 @@ impl PrefixCache {
     pub(super) fn leave(&mut self, now: Duration, sequence: SequenceId) {
         let Some(slot) = self.slots.get_mut(sequence as usize) else { return };
         let Holder::Session(owner) = slot.holder else { return };
-        if slot.tokens.len() < MIN_SHARED_PREFIX {
+        if slot.tokens.len() < self.min_shared {
             self.release(sequence);
         } else {
             slot.holder = Holder::Left(owner, now);

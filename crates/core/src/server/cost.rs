@@ -1,178 +1,269 @@
-//! What a pass costs: one of `n` rows takes about `a + b n`, and `b` is the price of one more.
+//! What passes cost, learned: a table of the time that a pass takes for every number of rows.
+//!
+//! Each number of rows has a bin of its own, beyond [`EXACT`] rows numbers that are near each other share one. A bin remembers what
+//! its passes took, the latest most; between bins that know something the table goes on by straight lines, and beyond them by the
+//! line of least squares. Where everything becomes slower at once, a pass tells of the others too: all bins follow it, a little.
 
 use std::time::Duration;
 
-/// How much a pass counts after the next one.
-const KEPT: f64 = 0.98;
+use super::tuning::CostTuning;
+use crate::cost::CostTable;
 
-/// How much the mean size of passes is what it was after the next one.
-const USUAL: f64 = 0.9;
+/// Up to here each number of rows has a bin; kernels' tiles are not larger where passes decode.
+const EXACT: usize = 64;
 
-/// Rows are priced at this many times the usual number: what is decided is rows beyond it.
-const BEYOND: f64 = 1.5;
+/// Bins for each doubling of the rows beyond.
+const BINS_A_DOUBLING: f64 = 8.0;
 
-/// Passes are told apart where their numbers of rows differ by more than a factor of `e^(1/4)`.
-const BINS_PER_E: f64 = 4.0;
+/// The table is not made longer than this; beyond it, the last line goes on.
+const LONGEST: usize = 4096;
 
-/// A pass of twice as many rows counts 0.4 as much, one of four times as many 0.02.
-const WIDTH: f64 = 0.5;
+/// The least that a pass takes, in seconds: of a time of nothing there is no ratio.
+const LEAST: f64 = 1e-9;
 
-/// How many squared rows of evidence the first guess counts for, of the line through all passes.
-const PRIOR: f64 = 16.0;
-
-/// The same for the line near some number of rows; its guess is the line through all passes.
-const PRIOR_NEAR: f64 = 4.0;
-
-/// The first guess: that the fixed part of a pass costs as much as so many rows.
-const FIXED_ROWS: f64 = 16.0;
-
-/// What passes cost near a number of rows: least squares over the latest passes, each counting the less the longer it is ago and
-/// the further its number of rows is away (Cleveland, *Robust locally weighted regression*, 1979). A line through all passes would
-/// price the few rows of a decoding pass by what rows cost where prompts are read, which on some engines is half as much.
-#[derive(Clone, Debug, Default)]
+/// What passes take, as far as it is known.
+#[derive(Clone, Debug)]
 pub(super) struct StepCost {
-    bins: Vec<Sums>,
+    tuning: CostTuning,
+    bins: Vec<Bin>,
+    /// Seconds by rows, from none to the most that a pass may have; empty before anything is known.
+    seconds: Vec<f64>,
+    /// By rows: how many at least as many take least time.
+    full: Vec<usize>,
+    most: usize,
     /// The logarithm of the number of rows that tokens of the latest passes were chosen at: its mean. `None` before the first.
     usual: Option<f64>,
-    /// The line a little beyond it.
-    line: Line,
 }
 
-/// Weighted sums over passes of about the same number of rows.
+/// What is known of passes of about the same number of rows.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+struct Bin {
+    /// How many passes it rests on, older ones counting less; 0 if it knows nothing.
     weight: f64,
     rows: f64,
     seconds: f64,
-    rows_rows: f64,
-    rows_seconds: f64,
 }
 
-impl Sums {
-    fn add(&mut self, weight: f64, other: &Self) {
-        self.weight += weight * other.weight;
-        self.rows += weight * other.rows;
-        self.seconds += weight * other.seconds;
-        self.rows_rows += weight * other.rows_rows;
-        self.rows_seconds += weight * other.rows_seconds;
+impl Bin {
+    fn is_known(&self) -> bool {
+        self.weight > 0.0
     }
 
-    /// The line of least squares, with a first guess of its slope that counts for `prior` squared rows.
-    fn line(&self, prior: f64, guess: impl Fn(f64, f64) -> f64) -> Line {
-        if self.weight == 0.0 {
-            return Line::default();
+    fn observe(&mut self, rows: f64, seconds: f64, tuning: &CostTuning) {
+        if self.is_known() {
+            let gain = (1.0 / (self.weight + 1.0)).max(tuning.cost_gain);
+            self.rows += gain * (rows - self.rows);
+            self.seconds *= (gain * surprise(seconds, self.seconds, tuning)).exp();
+        } else {
+            (self.rows, self.seconds) = (rows, seconds);
         }
-        let (x, y) = (self.rows / self.weight, self.seconds / self.weight);
-        let variance = self.rows_rows / self.weight - x * x;
-        let covariance = self.rows_seconds / self.weight - x * y;
-        let prior = prior / self.weight;
-        let slope = (covariance + prior * guess(x, y)) / (variance + prior);
-        Line { rows: x, seconds: y, slope: slope.clamp(0.0, y / x) }
+        self.weight += 1.0;
     }
 }
 
-/// A line: what a pass of `rows` rows takes, and what another row adds, in seconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Line {
-    rows: f64,
-    seconds: f64,
-    slope: f64,
+/// By how much more than expected something took, as a logarithm; a single pass that was held up says little.
+fn surprise(seconds: f64, expected: f64, tuning: &CostTuning) -> f64 {
+    let most = tuning.most_surprise.ln();
+    (seconds / expected).ln().clamp(-most, most)
+}
+
+fn bin(rows: usize) -> usize {
+    let beyond = (rows as f64 / EXACT as f64).log2() * BINS_A_DOUBLING;
+    if rows <= EXACT { rows } else { EXACT + 1 + beyond as usize }
 }
 
 impl StepCost {
-    /// A pass of `rows` rows took `time`; `deciding` of them were no prompt rows.
-    pub(super) fn observe(&mut self, rows: usize, deciding: usize, time: Duration) {
-        let (x, y) = (rows.max(1) as f64, time.as_secs_f64());
-        let bin = (BINS_PER_E * x.ln()) as usize;
-        if self.bins.len() <= bin {
-            self.bins.resize(bin + 1, Sums::default());
-        }
-        for (at, sums) in self.bins.iter_mut().enumerate() {
-            let mut kept = Sums::default();
-            kept.add(KEPT, sums);
-            if at == bin {
-                kept.add(1.0, &Sums { weight: 1.0, rows: x, seconds: y, rows_rows: x * x, rows_seconds: x * y });
-            }
-            *sums = kept;
-        }
-        if deciding > 0 {
-            let ln = (deciding as f64).ln();
-            self.usual = Some(self.usual.map_or(ln, |usual| USUAL * usual + (1.0 - USUAL) * ln));
-        }
-        self.line = self.near(BEYOND * self.usual.map_or(x, f64::exp));
+    /// Nothing is known of passes, which have `most` rows at most.
+    pub(super) fn new(tuning: CostTuning, most: usize) -> Self {
+        let most = most.min(LONGEST);
+        Self { tuning, bins: Vec::new(), seconds: Vec::new(), full: Vec::new(), most, usual: None }
     }
 
-    /// Seconds that one more row adds to a pass like those of late; 0 before anything is known.
-    pub(super) fn row(&self) -> f64 {
-        self.line.slope
+    /// A pass of `rows` rows took `time`; `deciding` of them were no prompt rows.
+    pub(super) fn observe(&mut self, rows: usize, deciding: usize, time: Duration) {
+        let (rows, seconds) = (rows.max(1), time.as_secs_f64().max(LEAST));
+        let at = bin(rows);
+        if self.bins.len() <= at {
+            self.bins.resize(at + 1, Bin::default());
+        }
+        if let Some(own) = self.bins.get(at).filter(|bin| bin.is_known()) {
+            let drift = (self.tuning.drift * surprise(seconds, own.seconds, &self.tuning)).exp();
+            self.bins.iter_mut().for_each(|bin| bin.seconds *= drift);
+        }
+        self.bins.iter_mut().for_each(|bin| bin.weight *= self.tuning.weight_kept);
+        if let Some(own) = self.bins.get_mut(at) {
+            own.observe(rows as f64, seconds, &self.tuning);
+        }
+        if deciding > 0 {
+            let (ln, kept) = ((deciding as f64).ln(), self.tuning.size_kept);
+            self.usual = Some(self.usual.map_or(ln, |usual| kept * usual + (1.0 - kept) * ln));
+        }
+        self.tabulate();
     }
 
     /// Seconds that a pass of `rows` rows takes; 0 before anything is known.
     pub(super) fn pass(&self, rows: f64) -> f64 {
-        let line = self.near(rows);
-        (line.seconds + line.slope * (rows - line.rows)).max(0.0)
+        let below = rows.max(0.0) as usize;
+        match (self.seconds.get(below), self.seconds.get(below + 1), &self.seconds[..]) {
+            (Some(&low), Some(&high), _) => low + (high - low) * (rows - below as f64).clamp(0.0, 1.0),
+            (_, _, [.., before, last]) => last + (last - before).max(0.0) * (rows - self.most as f64).max(0.0),
+            _ => 0.0,
+        }
     }
 
-    /// The line through the passes of the size that passes have of late: seconds of a pass without rows, and of each row.
+    /// How many rows, at least `rows` and no more than a pass may have, take least time: with as many the pass is full, whether the
+    /// others are of use or not.
+    pub(super) fn full(&self, rows: usize) -> usize {
+        self.full.get(rows).copied().unwrap_or(rows)
+    }
+
+    /// Seconds that a pass takes which is filled up where that makes it faster.
+    pub(super) fn filled(&self, rows: usize) -> f64 {
+        self.pass(self.full(rows) as f64)
+    }
+
+    /// Whether nothing is known.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.seconds.is_empty()
+    }
+
+    /// The line near the passes of the size that passes have of late: seconds of a pass without rows, and of each row.
     pub(super) fn usual(&self) -> (f64, f64) {
-        let line = self.line;
-        ((line.seconds - line.slope * line.rows).max(0.0), line.slope)
+        let rows = self.usual.map_or(1.0, f64::exp);
+        let row = ((self.pass(2.0 * rows) - self.pass(rows)) / rows).max(0.0);
+        ((self.pass(rows) - row * rows).max(0.0), row)
     }
 
-    /// The line near passes of `rows` rows.
-    fn near(&self, rows: f64) -> Line {
-        let known = || self.bins.iter().filter(|sums| sums.weight > 0.0);
-        let distance = |sums: &Sums| ((sums.rows / sums.weight / rows.max(1.0)).ln() / WIDTH).powi(2);
-        let nearest = known().map(distance).fold(f64::INFINITY, f64::min);
-        let mut near = Sums::default();
-        // The nearest count in full, however far they are.
-        known().for_each(|sums| near.add((0.5 * (nearest - distance(sums))).exp(), sums));
-        let mut all = Sums::default();
-        known().for_each(|sums| all.add(1.0, sums));
-        let through_all = all.line(PRIOR, |x, y| y / (x + FIXED_ROWS)).slope;
-        near.line(PRIOR_NEAR, |_, _| through_all)
+    /// Makes the table anew from what the bins know.
+    fn tabulate(&mut self) {
+        let known: Vec<Bin> = self.bins.iter().copied().filter(Bin::is_known).collect();
+        let (Some(first), Some(last)) = (known.first(), known.last()) else { return };
+        let slope = slope(&known, &self.tuning);
+        let before = slope.min(first.seconds / first.rows);
+        let mut points = vec![(0.0, first.seconds - before * first.rows)];
+        points.extend(known.iter().map(|bin| (bin.rows, bin.seconds)));
+        points.push((last.rows + 1.0, last.seconds + slope));
+        let Some(table) = CostTable::new(points) else { return };
+        self.seconds = (0..=self.most).map(|rows| table.seconds(rows as f64)).collect();
+        self.full = full(&self.seconds, self.tuning.least_gain);
     }
+}
+
+/// What a row costs over all `bins`: the slope of least squares, with a first guess that counts for some squared rows.
+fn slope(bins: &[Bin], tuning: &CostTuning) -> f64 {
+    let sum = |f: fn(&Bin) -> f64| bins.iter().map(|bin| bin.weight * f(bin)).sum::<f64>();
+    let weight = sum(|_| 1.0).max(f64::MIN_POSITIVE);
+    let (x, y) = (sum(|bin| bin.rows) / weight, sum(|bin| bin.seconds) / weight);
+    let variance = sum(|bin| bin.rows * bin.rows) / weight - x * x;
+    let covariance = sum(|bin| bin.rows * bin.seconds) / weight - x * y;
+    let prior = tuning.prior / weight;
+    let guess = y / (x + tuning.fixed_rows);
+    ((covariance + prior * guess) / (variance + prior)).clamp(0.0, y / x)
+}
+
+/// For each number of rows, the one from there on that takes least time, if it takes less by more than the share `least_gain`.
+fn full(seconds: &[f64], least_gain: f64) -> Vec<usize> {
+    let mut full: Vec<usize> = (0..seconds.len()).collect();
+    let mut least = seconds.len().saturating_sub(1);
+    for rows in (0..seconds.len()).rev() {
+        if seconds[rows] <= seconds[least] {
+            least = rows;
+        }
+        if seconds[least] < (1.0 - least_gain) * seconds[rows] {
+            full[rows] = least;
+        }
+    }
+    full
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
+    fn unknown() -> StepCost {
+        StepCost::new(CostTuning::default(), 512)
+    }
+
     #[test]
-    fn finds_the_line_and_follows_it() {
-        let mut cost = StepCost::default();
-        assert_eq!((cost.row(), cost.pass(4.0)), (0.0, 0.0));
+    fn finds_a_line_and_follows_it() {
+        let mut cost = unknown();
+        assert_eq!((cost.usual(), cost.pass(4.0)), ((0.0, 0.0), 0.0));
         let pass = |rows: usize, row_us: u64| Duration::from_micros(20_000 + row_us * rows as u64);
         for i in 0..200 {
             cost.observe(1 + i % 9, 1 + i % 9, pass(1 + i % 9, 500));
         }
-        assert!((cost.row() - 500e-6).abs() < 80e-6, "{}", cost.row());
+        assert!((cost.usual().1 - 500e-6).abs() < 80e-6, "{:?}", cost.usual());
         assert!((cost.pass(20.0) - 0.030).abs() < 0.002, "{}", cost.pass(20.0));
-        for i in 0..300 {
+        for i in 0..500 {
             cost.observe(1 + i % 9, 1 + i % 9, pass(1 + i % 9, 5_000));
         }
-        assert!((cost.row() - 5_000e-6).abs() < 300e-6, "{}", cost.row());
+        assert!((cost.usual().1 - 5_000e-6).abs() < 300e-6, "{:?}", cost.usual());
     }
 
     #[test]
-    fn rows_are_priced_where_passes_are() {
-        // 30 ms a row up to 8 rows, 10 ms a row beyond, as where a matrix kernel takes over.
-        let pass =
-            |rows: usize| Duration::from_millis(10 + 30 * rows.min(8) as u64 + 10 * rows.saturating_sub(8) as u64);
-        let mut cost = StepCost::default();
-        for i in 0..400 {
-            let rows = if i % 5 == 0 { 63 } else { 3 + i % 3 };
-            cost.observe(rows, rows.min(3), pass(rows));
+    fn a_staircase_stays_one() {
+        // Tiles of sixteen rows: the sixteenth is cheaper than the twelfth.
+        let pass = |rows: usize| MS * (40 + 250 * (rows / 16) as u32 + 22 * (rows % 16) as u32);
+        let mut cost = unknown();
+        (0..3 * 40).map(|i| 1 + i % 40).for_each(|rows| cost.observe(rows, rows, pass(rows)));
+        for rows in 1..=40 {
+            assert!((cost.pass(rows as f64) - pass(rows).as_secs_f64()).abs() < 1e-6, "{rows}");
         }
-        assert!(cost.row() > 0.025, "{}", cost.row());
-        assert!((cost.pass(4.0) - 0.130).abs() < 0.01, "{}", cost.pass(4.0));
-        assert!((cost.pass(63.0) - 0.800).abs() < 0.01, "{}", cost.pass(63.0));
+        assert_eq!([1, 9, 12, 15, 16, 17, 28].map(|rows| cost.full(rows)), [1, 9, 16, 16, 16, 17, 32]);
+        assert_eq!(cost.filled(12), cost.pass(16.0));
+    }
+
+    #[test]
+    fn what_was_measured_wrongly_at_first_is_corrected() {
+        let pass = |rows: usize| MS * (100 + 10 * rows as u32);
+        let mut cost = unknown();
+        for rows in [1, 2, 4, 8, 16] {
+            cost.observe(rows, rows, if rows == 4 { 4 * pass(rows) } else { pass(rows) });
+        }
+        (0..60).for_each(|_| cost.observe(4, 4, pass(4)));
+        assert!((cost.pass(4.0) / pass(4).as_secs_f64() - 1.0).abs() < 0.05, "{}", cost.pass(4.0));
+        (0..5).flat_map(|_| [1, 2, 4, 8, 16]).for_each(|rows| cost.observe(rows, rows, pass(rows)));
+        for rows in [1, 2, 4, 8, 16] {
+            let ratio = cost.pass(rows as f64) / pass(rows).as_secs_f64();
+            assert!((ratio - 1.0).abs() < 0.15, "{rows}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn where_all_slows_down_the_table_follows_as_a_whole() {
+        let pass = |rows: usize| MS * (100 + 10 * rows as u32);
+        let mut cost = unknown();
+        (0..48).map(|i| 1 + i % 16).for_each(|rows| cost.observe(rows, rows, pass(rows)));
+        (0..400).for_each(|_| cost.observe(4, 4, 3 * pass(4)));
+        let ratio = cost.pass(12.0) / pass(12).as_secs_f64();
+        assert!(ratio > 1.2, "{ratio}");
+        assert!((cost.pass(4.0) / pass(4).as_secs_f64() - 3.0).abs() < 0.01);
     }
 
     #[test]
     fn passes_of_one_size_leave_the_guess() {
-        let mut cost = StepCost::default();
-        (0..100).for_each(|_| cost.observe(4, 4, Duration::from_millis(20)));
-        assert!(cost.row() > 0.0 && cost.row() <= 0.005, "{}", cost.row());
+        let mut cost = unknown();
+        (0..100).for_each(|_| cost.observe(4, 4, 20 * MS));
+        let row = cost.pass(5.0) - cost.pass(4.0);
+        assert!(row > 0.0 && row <= 0.005, "{row}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_staircase_is_learned(steps in prop::collection::vec(1_u64..500, 40), order in prop::collection::vec(0_usize..40, 400)) {
+            let mut cost = unknown();
+            (0..40).chain(order).for_each(|at| cost.observe(at + 1, at + 1, Duration::from_millis(steps[at])));
+            for (at, &ms) in steps.iter().enumerate() {
+                let seconds = cost.pass((at + 1) as f64);
+                prop_assert!((seconds / (ms as f64 / 1e3) - 1.0).abs() < 1e-6, "{} rows: {} s, {} ms", at + 1, seconds, ms);
+                let full = cost.full(at + 1);
+                prop_assert!(full > at && cost.filled(at + 1) <= seconds);
+                prop_assert!((at..40).all(|other| cost.filled(at + 1) * 0.97 <= cost.pass((other + 1) as f64)));
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::cost::StepCost;
 use super::rate::{Brought, Rate};
+use super::tuning::CostTuning;
 
 /// What was learned of passes.
 #[derive(Debug)]
@@ -14,13 +15,12 @@ pub(super) struct Costs {
     idle: bool,
 }
 
-impl Default for Costs {
-    fn default() -> Self {
-        Self { step: StepCost::default(), rate: Rate::default(), idle: true }
-    }
-}
-
 impl Costs {
+    /// Nothing is known of passes, which have `rows` rows at most.
+    pub(super) fn new(tuning: CostTuning, rows: usize) -> Self {
+        Self { step: StepCost::new(tuning, rows), rate: Rate::new(tuning.rate_kept), idle: true }
+    }
+
     /// A pass of `rows` rows took `time`; `deciding` of them were no prompt rows.
     pub(super) fn observe(&mut self, rows: usize, deciding: usize, time: Duration) {
         self.step.observe(rows, deciding, time);
@@ -38,23 +38,35 @@ impl Costs {
         self.idle = !waits;
     }
 
-    /// Seconds that one more row adds to a pass like those of late; 0 before anything is known.
-    pub(super) fn row(&self) -> f64 {
-        self.step.row()
+    /// Seconds that a pass of `rows` rows takes, filled up where that makes it faster; 0 before anything is known.
+    pub(super) fn pass(&self, rows: usize) -> f64 {
+        self.step.filled(rows)
     }
 
-    /// Seconds that a pass of `rows` rows takes; 0 before anything is known.
-    pub(super) fn pass(&self, rows: f64) -> f64 {
-        self.step.pass(rows)
+    /// How many rows, at least `rows`, take least time.
+    pub(super) fn full(&self, rows: usize) -> usize {
+        self.step.full(rows)
     }
 
-    /// How many rows take `seconds`; `None` before anything is known.
-    pub(super) fn rows_in(&self, seconds: f64) -> Option<usize> {
-        let row = self.row();
-        (row > 0.0).then(|| (seconds / row) as usize)
+    /// How many rows besides `base` take no more than `seconds`; `None` before anything is known. `most` is the most that a pass may
+    /// have.
+    pub(super) fn rows_in(&self, seconds: f64, base: usize, most: usize) -> Option<usize> {
+        if self.step.is_unknown() {
+            return None;
+        }
+        let until = self.pass(base) + seconds;
+        let within = |&rows: &usize| self.pass(rows) <= until;
+        Some((base..=most).rev().find(within).map_or(0, |rows| rows - base))
     }
 
-    /// The line through the passes of the size that passes have of late: seconds of a pass without rows, and of each row.
+    /// Of the numbers of rows from half of `more` up to `more` that a pass of `base` rows may have besides, the one with the cheapest
+    /// rows.
+    pub(super) fn cheapest(&self, base: usize, more: usize) -> usize {
+        let row = |more: usize| (self.pass(base + more) - self.pass(base)) / more as f64;
+        (more.div_ceil(2).max(1)..=more).rev().min_by(|&a, &b| row(a).total_cmp(&row(b))).unwrap_or(more)
+    }
+
+    /// The line near the passes of the size that passes have of late: seconds of a pass without rows, and of each row.
     pub(super) fn usual(&self) -> (f64, f64) {
         self.step.usual()
     }

@@ -2,43 +2,36 @@
 
 use std::time::Duration;
 
-/// The gain of the running means.
-const GAIN: f64 = 0.2;
-
-/// What is believed of a drafter before anything is known: the probability that a draft is right.
-const FIRST_ACCEPTANCE: f64 = 0.8;
-
-/// What is believed of a block before there was one.
-const FIRST_LENGTH: f64 = 3.0;
-
-/// A draft that is later than its forecast by so many mean deviations is not waited for.
-const LATE: f64 = 2.0;
+use super::tuning::ForecastTuning;
 
 /// The history of one session, in a few numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Forecast {
+    tuning: ForecastTuning,
     acceptance: f64,
     length: f64,
     /// Seconds from a commit that left the session without a draft to its next draft, and how much they vary.
     gap: Option<(f64, f64)>,
+    /// Whether there ever was a draft.
+    drafts: bool,
     /// Since when a draft is expected.
     since: Option<Duration>,
 }
 
-impl Default for Forecast {
-    fn default() -> Self {
-        Self { acceptance: FIRST_ACCEPTANCE, length: FIRST_LENGTH, gap: None, since: None }
-    }
-}
-
 impl Forecast {
+    pub(super) fn new(tuning: ForecastTuning) -> Self {
+        Self { tuning, acceptance: tuning.acceptance, length: tuning.length, gap: None, drafts: false, since: None }
+    }
+
     /// A draft of `len` tokens came.
     pub(super) fn on_draft(&mut self, now: Duration, len: usize) {
-        self.length += GAIN * (len as f64 - self.length);
+        self.drafts |= len > 0;
+        let gain = self.tuning.gain;
+        self.length += gain * (len as f64 - self.length);
         if let Some(since) = self.since.take() {
             let gap = now.saturating_sub(since).as_secs_f64();
             self.gap = Some(self.gap.map_or((gap, gap / 2.0), |(mean, deviation)| {
-                (mean + GAIN * (gap - mean), deviation + GAIN * ((gap - mean).abs() - deviation))
+                (mean + gain * (gap - mean), deviation + gain * ((gap - mean).abs() - deviation))
             }));
         }
     }
@@ -57,7 +50,7 @@ impl Forecast {
     pub(super) fn on_verdict(&mut self, verified: usize, accepted: usize) {
         for i in 0..verified.min(accepted + 1) {
             let right = f64::from(u8::from(i < accepted));
-            self.acceptance += GAIN / 4.0 * (right - self.acceptance);
+            self.acceptance += self.tuning.gain / 4.0 * (right - self.acceptance);
         }
     }
 
@@ -65,10 +58,15 @@ impl Forecast {
     pub(super) fn due(&self, now: Duration) -> Option<f64> {
         let waited = now.saturating_sub(self.since?).as_secs_f64();
         let (mean, deviation) = self.gap?;
-        if waited > mean + LATE * deviation {
+        if waited > mean + self.tuning.late * deviation {
             return None;
         }
         Some((mean - waited).max(deviation / 2.0))
+    }
+
+    /// The probability that a draft is right, as far as it is known; a drafter that had bad luck is still asked.
+    pub(super) fn hope(&self) -> Option<f64> {
+        self.drafts.then(|| self.acceptance.max(self.tuning.acceptance))
     }
 
     /// The probability that the first `len` drafts are all right.
@@ -97,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_regular_device_is_due_when_it_always_was() {
-        let mut forecast = Forecast::default();
+        let mut forecast = Forecast::new(ForecastTuning::default());
         assert_eq!(forecast.due(Duration::ZERO), None);
         for i in 0..40 {
             forecast.expect(1000 * i * MS);
@@ -112,7 +110,7 @@ mod tests {
 
     #[test]
     fn acceptance_follows_verdicts() {
-        let mut forecast = Forecast::default();
+        let mut forecast = Forecast::new(ForecastTuning::default());
         (0..200).for_each(|_| forecast.on_verdict(4, 4));
         assert!(forecast.survival(1) > 0.95 && forecast.tokens(4.0) > 4.5);
         (0..200).for_each(|_| forecast.on_verdict(4, 0));

@@ -15,7 +15,7 @@
 //! Sessions know who gives way to whom, the cache knows what is in it; here the one is asked, and the other told.
 
 use super::SessionId;
-use super::cache::{Found, MIN_SHARED_PREFIX, PrefixCache};
+use super::cache::{Found, PrefixCache};
 use super::session::Session;
 use super::sessions::Sessions;
 use super::step::Step;
@@ -53,7 +53,7 @@ impl Places<'_> {
             return true;
         }
         let found = self.lookup(session);
-        if self.coming(session, step) >= found.map_or(0, |found| found.len) + MIN_SHARED_PREFIX {
+        if self.coming(session, step) >= found.map_or(0, |found| found.len) + self.cache.min_shared() {
             return false;
         }
         match (session.place.sequence(), found) {

@@ -21,12 +21,15 @@
 //! | `PrefixCache` | `cache.rs` | the KV cache: its sequences, the texts in them, and what they share |
 //! | | `memory.rs` | places in it: sessions are asked who gives way, the cache is told |
 //! | `Costs` | `costs.rs` | what passes cost and bring |
-//! | | `cost.rs`, `rate.rs` | the line through the costs of passes; tokens a second, of the server and of a session |
+//! | | `cost.rs`, `rate.rs` | a table of what passes cost, learned; tokens a second, of the server and of a session |
+//! | | `choice.rs` | how many rows a pass is to have, of all that it could |
 //! | | `forecast.rs` | when a session's next draft is due, and what it is worth |
+//! | `Tuning` | `tuning.rs` | what was tuned, and where each value comes from |
 
 mod admission;
 mod batch;
 mod cache;
+mod choice;
 mod cost;
 mod costs;
 mod forecast;
@@ -40,12 +43,13 @@ mod scheduling;
 mod session;
 mod sessions;
 mod step;
+mod tuning;
 mod verdict;
 
 use std::time::Duration;
 
 pub use admission::Busy;
-use batch::Batcher;
+use batch::{Batcher, Market};
 pub use cache::Owner;
 use cache::PrefixCache;
 use costs::Costs;
@@ -56,6 +60,7 @@ pub use session::Tally;
 use session::Wants;
 use sessions::Sessions;
 pub use step::{Plan, Step, Waits};
+pub use tuning::{CostTuning, FairnessTuning, ForecastTuning, MemoryTuning, PassTuning, Tuning};
 use verdict::Outcome;
 
 use crate::Token;
@@ -90,6 +95,8 @@ pub struct ServerConfig {
     pub assist: Assist,
     /// Tokens a second that each session is to get; if there is none, as many as possible, and hardly fewer than plain batching gives.
     pub rate_goal: Option<f64>,
+    /// What was tuned; the default is what was found best.
+    pub tuning: Tuning,
 }
 
 /// All sessions of one server, and the engine that they share.
@@ -108,12 +115,15 @@ impl Server {
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
         Self {
-            cache: PrefixCache::new(config.cells, config.sequences),
-            sessions: Sessions::new(config.assist != Assist::Never && config.batching == Batching::Continuous),
-            config,
+            cache: PrefixCache::new(config.cells, config.sequences, config.tuning.memory.min_shared_prefix),
+            sessions: Sessions::new(
+                config.tuning,
+                config.assist != Assist::Never && config.batching == Batching::Continuous,
+            ),
             scheduler: Scheduler::default(),
-            batcher: Batcher::default(),
-            costs: Costs::default(),
+            batcher: Batcher::new(config.tuning.passes),
+            costs: Costs::new(config.tuning.costs, config.rows),
+            config,
         }
     }
 
@@ -242,8 +252,14 @@ impl Server {
     }
 
     fn fill(&mut self, now: Duration, batch: Batch) -> Option<Step> {
-        let prices = self.scheduler.prices(&self.costs);
-        self.batcher.fill(now, batch, &self.config, prices, &mut self.sessions, &mut self.cache)
+        let prices = self.scheduler.prices();
+        self.batcher.fill(
+            now,
+            batch,
+            Market { config: &self.config, prices, costs: &self.costs },
+            &mut self.sessions,
+            &mut self.cache,
+        )
     }
 
     /// Takes the logits of a pass that `plan` handed out, and returns what it commits. `logits(i)` are the logits of row `i`
@@ -280,8 +296,8 @@ impl Server {
     fn outcome(&mut self) -> Outcome<'_> {
         Outcome {
             config: &self.config,
-            prices: self.scheduler.prices(&self.costs),
-            row: Duration::try_from_secs_f64(self.costs.row()).unwrap_or_default(),
+            prices: self.scheduler.prices(),
+            row: Duration::try_from_secs_f64(self.scheduler.prices().row_time()).unwrap_or_default(),
             sessions: &mut self.sessions,
             cache: &mut self.cache,
         }
@@ -322,7 +338,7 @@ impl Server {
         self.scheduler.demand()
     }
 
-    /// The line through the durations of the latest passes: the seconds that a pass takes without rows, and those that each row
+    /// The line near passes of the size that they have of late: the seconds that a pass takes without rows, and those that each row
     /// adds.
     #[must_use]
     pub fn cost(&self) -> (f64, f64) {

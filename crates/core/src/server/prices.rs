@@ -3,36 +3,68 @@
 use std::time::Duration;
 
 use super::Demand;
+use super::choice;
 use super::costs::Costs;
 use super::rate::Goal;
 use super::session::Session;
-
-/// Rows are a little dearer than they seem: of the drafts that are worth hardly more than their price, many are overrated.
-const MARGIN: f64 = 1.05;
-
-/// The same while prompts wait: a draft takes the time in which they would be read, and whoever has not been read to yet is missing
-/// in the passes. Found by simulation.
-const MARGIN_BESIDE_PROMPTS: f64 = 1.3;
+use super::tuning::PassTuning;
+use crate::policy::Policy;
 
 /// What holds for all sessions at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Prices {
     goal: Goal,
-    /// What a row costs, in tokens of sessions that have their goal.
+    /// What a second is worth, in tokens of sessions that have their goal.
+    second: f64,
+    /// What a row costs, in the same.
     row: f64,
 }
 
 impl Prices {
-    /// Those of sessions that each are to have `goal`, while there is this `demand`.
-    pub(super) fn new(costs: &Costs, goal: Goal, demand: Demand) -> Self {
+    /// Those of sessions that each are to have `goal`, while there is this `demand`. Rows cost nothing yet.
+    pub(super) fn new(tuning: &PassTuning, costs: &Costs, goal: Goal, demand: Demand) -> Self {
         let Demand { reading, waiting, drafting } = demand;
-        let margin = if reading > 0 && waiting + drafting > 0 { MARGIN_BESIDE_PROMPTS } else { MARGIN };
-        Self { goal, row: margin * costs.rate() * costs.row() }
+        let is_beside_prompts = reading > 0 && waiting + drafting > 0;
+        let margin = if is_beside_prompts { tuning.margin_beside_prompts } else { tuning.margin };
+        Self { goal, second: margin * costs.rate(), row: 0.0 }
+    }
+
+    /// Prices rows at what they cost if all of `sessions` have one and whoever drafts offers as many drafts as may be right.
+    pub(super) fn with_rows<'a>(
+        self,
+        now: Duration,
+        tuning: &PassTuning,
+        costs: &Costs,
+        sessions: impl Iterator<Item = &'a Session>,
+    ) -> Self {
+        let (mut values, mut base) = (Vec::new(), 0);
+        for session in sessions {
+            base += 1;
+            let Some(hope) = session.record.forecast().hope() else { continue };
+            let worth = self.worth(now, session);
+            let survivals =
+                std::iter::successors(Some(hope), |survival| Some(survival * hope)).take(Policy::MAX_LENGTH);
+            values.extend(
+                survivals.take_while(|&survival| survival > tuning.least_hope).map(|survival| worth * survival),
+            );
+        }
+        values.sort_unstable_by(|a, b| b.total_cmp(a));
+        Self { row: choice::price(&values, base, self.second, costs), ..self }
     }
 
     /// What each session is to get, if possible.
     pub(super) fn goal(&self) -> Goal {
         self.goal
+    }
+
+    /// What a second is worth, in tokens of sessions that have their goal.
+    pub(super) fn second(&self) -> f64 {
+        self.second
+    }
+
+    /// The time that costs as much as a row, in seconds.
+    pub(super) fn row_time(&self) -> f64 {
+        if self.second > 0.0 { self.row / self.second } else { 0.0 }
     }
 
     /// What a token of this session is worth beside one of a session that has its goal.

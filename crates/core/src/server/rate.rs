@@ -2,43 +2,25 @@
 
 use std::time::Duration;
 
-/// How much a pass counts after the next one.
-const KEPT: f64 = 0.95;
-
-/// How fast the worth of a token grows where a session falls behind a goal that was asked for: at 0.93 of it it is worth twice as
-/// much as at the goal. Utility is then `pace^(1 - STEEPNESS)`, near to max-min fairness (Mo & Walrand, *Fair end-to-end
-/// window-based congestion control*, 2000).
-const STEEPNESS: f64 = 10.0;
-
-/// The same where the goal is what plain batching would give: twice as much at 0.8 of it. Found by simulation: steeper, whoever has a
-/// text that is hard to draft, which passes, holds up all others.
-const FAIRNESS: f64 = 3.0;
-
-/// A token is worth no more than this many of a session that has its goal.
-const MOST_WORTH: f64 = 1000.0;
-
-/// What a session got is forgotten after it got about so many tokens more: several answers, since drafts fit one worse than another.
-const REMEMBERED: f64 = 600.0;
-
-/// A session begins as if it had got so many tokens at its goal.
-const BEGUN_WITH: f64 = 50.0;
+use super::tuning::FairnessTuning;
 
 /// Tokens a second that each session is to get, if possible; 0 where nobody is protected.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Goal {
     rate: f64,
     steepness: f64,
+    tuning: FairnessTuning,
 }
 
 impl Goal {
     /// What the operator asked for.
-    pub(super) fn asked(rate: f64) -> Self {
-        Self { rate, steepness: STEEPNESS }
+    pub(super) fn asked(rate: f64, tuning: FairnessTuning) -> Self {
+        Self { rate, steepness: tuning.asked, tuning }
     }
 
     /// What plain batching would give each session, so that nobody pays for the drafts of others.
-    pub(super) fn plain(rate: f64) -> Self {
-        Self { rate, steepness: FAIRNESS }
+    pub(super) fn plain(rate: f64, tuning: FairnessTuning) -> Self {
+        Self { rate, steepness: tuning.plain, tuning }
     }
 }
 
@@ -64,7 +46,7 @@ impl Pace {
     /// The session got `tokens`.
     pub(super) fn observe(&mut self, goal: Goal, now: Duration, tokens: usize) {
         let seconds = now.saturating_sub(self.until).as_secs_f64();
-        let kept = (-seconds * goal.rate / REMEMBERED).exp();
+        let kept = (-seconds * goal.rate / goal.tuning.remembered).exp();
         self.tokens = kept * self.tokens + tokens as f64;
         self.seconds = kept * self.seconds + seconds;
         self.until = now;
@@ -76,9 +58,10 @@ impl Pace {
         if goal.rate <= 0.0 {
             return 1.0;
         }
+        let FairnessTuning { most_worth, begun_with, .. } = goal.tuning;
         let since = waiting.map_or(0.0, |now| now.saturating_sub(self.until).as_secs_f64());
-        let pace = (self.tokens + BEGUN_WITH) / (self.seconds + since + BEGUN_WITH / goal.rate);
-        (goal.rate / pace).max(1.0).powf(goal.steepness).min(MOST_WORTH)
+        let pace = (self.tokens + begun_with) / (self.seconds + since + begun_with / goal.rate);
+        (goal.rate / pace).max(1.0).powf(goal.steepness).min(most_worth)
     }
 }
 
@@ -86,6 +69,8 @@ impl Pace {
 /// drafts, so that a row that is saved brings tokens at the rate that they come at between prompts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rate {
+    /// How much a pass counts after the next one.
+    kept: f64,
     worth: f64,
     seconds: f64,
     committed: f64,
@@ -95,6 +80,10 @@ pub(super) struct Rate {
 }
 
 impl Rate {
+    pub(super) fn new(kept: f64) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
     /// A pass that was planned at `planned` and is complete `now` brought this.
     pub(super) fn observe(&mut self, planned: Duration, now: Duration, brought: Brought, was_idle: bool) {
         let since = if was_idle { planned } else { self.last.min(planned) };
@@ -102,10 +91,10 @@ impl Rate {
         self.read += brought.read as f64;
         if brought.committed > 0 {
             let seconds = now.saturating_sub(since).as_secs_f64() * (1.0 - brought.reading);
-            self.worth = KEPT * self.worth + brought.worth;
-            self.seconds = KEPT * self.seconds + seconds;
-            self.committed = KEPT * self.committed + brought.committed as f64;
-            self.read *= KEPT;
+            self.worth = self.kept * self.worth + brought.worth;
+            self.seconds = self.kept * self.seconds + seconds;
+            self.committed = self.kept * self.committed + brought.committed as f64;
+            self.read *= self.kept;
         }
     }
 
@@ -147,19 +136,20 @@ mod tests {
 
     #[test]
     fn tokens_of_who_is_behind_are_worth_more() {
+        let goal = Goal::asked(5.0, FairnessTuning::default());
         let paced = |tokens| {
             let mut pace = Pace::new(Duration::ZERO);
-            (1..=100).for_each(|second| pace.observe(Goal::asked(5.0), Duration::from_secs(second), tokens));
-            pace.worth(Goal::asked(5.0), Some(Duration::from_secs(100)))
+            (1..=100).for_each(|second| pace.observe(goal, Duration::from_secs(second), tokens));
+            pace.worth(goal, Some(Duration::from_secs(100)))
         };
         assert!((paced(5) - 1.0).abs() < 1e-6 && paced(8) == 1.0, "on time and ahead");
-        assert!(paced(4) > 4.0 && paced(3) > 5.0 * paced(4) && paced(0) == MOST_WORTH);
+        assert!(paced(4) > 4.0 && paced(3) > 5.0 * paced(4) && paced(0) == 1000.0);
         // Who wants nothing does not fall behind.
         let mut pace = Pace::new(Duration::ZERO);
-        assert_eq!(pace.worth(Goal::asked(5.0), None), 1.0);
+        assert_eq!(pace.worth(goal, None), 1.0);
         pace.rest(Duration::from_secs(1000));
-        assert_eq!(pace.worth(Goal::asked(5.0), Some(Duration::from_secs(1000))), 1.0);
-        assert!(pace.worth(Goal::asked(5.0), Some(Duration::from_secs(1005))) > 10.0);
+        assert_eq!(pace.worth(goal, Some(Duration::from_secs(1000))), 1.0);
+        assert!(pace.worth(goal, Some(Duration::from_secs(1005))) > 10.0);
         assert_eq!(pace.worth(Goal::default(), Some(Duration::from_secs(1005))), 1.0);
     }
 }

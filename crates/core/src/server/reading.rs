@@ -16,12 +16,13 @@ use std::time::Duration;
 use super::session::Session;
 use super::{Owner, SessionId};
 
-/// What was read for an owner is forgotten after about so many seconds.
-const REMEMBERED: f64 = 30.0;
-
 /// What was read for whom.
-#[derive(Debug, Default)]
-pub(super) struct Readings(BTreeMap<Owner, Reading>);
+#[derive(Debug)]
+pub(super) struct Readings {
+    /// What was read for an owner is forgotten after about so many seconds.
+    remembered: f64,
+    owners: BTreeMap<Owner, Reading>,
+}
 
 /// What was read for one owner.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,22 +36,26 @@ struct Reading {
 
 impl Reading {
     /// How many tokens count `now`.
-    fn of_late(&self, now: Duration) -> f64 {
-        self.tokens * (-now.saturating_sub(self.until).as_secs_f64() / REMEMBERED).exp()
+    fn of_late(&self, now: Duration, remembered: f64) -> f64 {
+        self.tokens * (-now.saturating_sub(self.until).as_secs_f64() / remembered).exp()
     }
 }
 
 impl Readings {
+    pub(super) fn new(remembered: f64) -> Self {
+        Self { remembered, owners: BTreeMap::new() }
+    }
+
     /// `tokens` are read for `owner`, up to the end of a text if `to_the_end`.
     pub(super) fn note(&mut self, now: Duration, owner: Owner, tokens: usize, to_the_end: bool) {
-        let reading = self.0.entry(owner).or_default();
+        let reading = self.owners.entry(owner).or_default();
         let turn = if to_the_end { now } else { reading.turn };
-        *reading = Reading { tokens: reading.of_late(now) + tokens as f64, until: now, turn };
+        *reading = Reading { tokens: reading.of_late(now, self.remembered) + tokens as f64, until: now, turn };
     }
 
     /// Forgets whoever has had hardly anything of late.
     pub(super) fn forget(&mut self, now: Duration) {
-        self.0.retain(|_, reading| reading.of_late(now) >= 1.0);
+        self.owners.retain(|_, reading| reading.of_late(now, self.remembered) >= 1.0);
     }
 
     /// Which of `readers` are read by a pass, and how many tokens of each before its last; by their claims to the cache.
@@ -67,7 +72,7 @@ impl Readings {
     }
 
     fn of(&self, owner: Owner) -> Reading {
-        self.0.get(&owner).copied().unwrap_or_default()
+        self.owners.get(&owner).copied().unwrap_or_default()
     }
 
     /// `readers` by who came first, the owners in turn.
@@ -87,7 +92,8 @@ impl Readings {
         readers.sort_unstable_by_key(|reader| (reader.unread, reader.senior, reader.id));
         let mut before: BTreeMap<Owner, f64> = BTreeMap::new();
         let done = |reader: Reader| {
-            let before = before.entry(reader.owner).or_insert_with(|| self.of(reader.owner).of_late(now));
+            let before =
+                before.entry(reader.owner).or_insert_with(|| self.of(reader.owner).of_late(now, self.remembered));
             *before += reader.unread as f64;
             (*before as u64, reader)
         };

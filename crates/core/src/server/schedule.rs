@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use super::cache::PrefixCache;
+use super::choice;
 use super::costs::Costs;
 use super::memory::may_have_room;
 use super::prices::Prices;
@@ -17,22 +18,8 @@ use super::rate::Goal;
 use super::scheduling::{Assist, Batching};
 use super::session::{Session, Wants};
 use super::sessions::Sessions;
+use super::tuning::PassTuning;
 use super::{Demand, ServerConfig, SessionId};
-
-/// A prompt delays nobody's tokens by more than about this in each pass, in seconds, or than the pass takes without it: where
-/// many sessions share a pass, as many prompts come.
-const PREFILL_DELAY: f64 = 0.25;
-
-/// What reading may add to a pass that nobody else is in: whoever comes meanwhile waits for its end, and a server that is in a
-/// pass answers nobody.
-const PREFILL_ALONE: f64 = 1.0;
-
-/// The least prompt rows in a pass, so that prompts are read on however slow the engine is.
-const MIN_PREFILL: usize = 8;
-
-/// A draft that is waited for is verified a pass earlier than it would be otherwise: so much of its worth is gained. Found by
-/// simulation.
-const EARLIER: f64 = 0.6;
 
 /// Whoever is served by the next pass.
 #[derive(Debug, Default)]
@@ -68,9 +55,10 @@ pub(super) struct View<'a> {
 /// Decides who is served, and when.
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
-    /// How many sessions wanted something when this was last looked at, and what each of them is to get.
+    /// How many sessions wanted something when this was last looked at.
     demand: Demand,
-    goal: Goal,
+    /// What tokens were worth and rows cost then.
+    prices: Prices,
     /// Whether the last pass was for a suspect.
     tried: bool,
 }
@@ -82,8 +70,8 @@ impl Scheduler {
     }
 
     /// What tokens are worth and rows cost, as of when the next pass was last thought of.
-    pub(super) fn prices(&self, costs: &Costs) -> Prices {
-        Prices::new(costs, self.goal, self.demand)
+    pub(super) fn prices(&self) -> Prices {
+        self.prices
     }
 
     /// Whether suspects are to come first: they take turns with all others, so that neither wait for the other.
@@ -99,21 +87,17 @@ impl Scheduler {
     /// Who is to be served, and whether it is time. Without `with_texts` nothing is read.
     pub(super) fn next(&mut self, now: Duration, with_texts: bool, view: View<'_>) -> Launch {
         let mut queue = Queue::of(view, with_texts);
+        let demand =
+            Demand { reading: queue.reading.len(), waiting: queue.asking.len(), drafting: queue.drafting.len() };
+        queue.keep_earliest(view);
         if with_texts {
-            let Queue { asking, drafting, reading } = &queue;
-            self.demand = Demand { reading: reading.len(), waiting: asking.len(), drafting: drafting.len() };
-            self.goal = view.goal(asking.len() + drafting.len());
+            self.demand = demand;
+            self.prices = queue.prices(now, demand, view);
         }
-        let decision = Decision { now, view, prices: self.prices(view.costs) };
+        let decision = Decision { now, view, prices: self.prices };
         match view.config.batching {
-            Batching::Static { batch_size, max_wait } => {
-                queue.keep_earliest(view.config.rows.max(batch_size), view);
-                decision.fixed(queue, batch_size, max_wait)
-            }
-            Batching::Continuous => {
-                queue.keep_earliest(view.config.rows, view);
-                decision.continuous(queue)
-            }
+            Batching::Static { batch_size, max_wait } => decision.fixed(queue, batch_size, max_wait),
+            Batching::Continuous => decision.continuous(queue),
         }
     }
 
@@ -123,7 +107,7 @@ impl Scheduler {
         let mut suspects: Vec<_> =
             suspects.map(|(id, session)| (session.place.senior(), id, session.wants())).collect();
         suspects.sort_unstable_by_key(|&(senior, id, _)| (senior, id));
-        let prefill = view.rows_in(PREFILL_DELAY);
+        let prefill = view.rows_in(view.config.tuning.passes.prefill_delay, 0);
         let batch = |(_, id, wants)| match wants {
             Wants::Reading => Some(Batch { reading: vec![id], prefill, ..Batch::default() }),
             Wants::Tokens => Some(Batch { decoding: vec![id], ..Batch::default() }),
@@ -153,24 +137,26 @@ impl View<'_> {
     /// What each of `sessions` is to get, if possible: the rate goal, or else what plain batching would give it.
     fn goal(&self, sessions: usize) -> Goal {
         match self.config.rate_goal {
-            Some(rate) => Goal::asked(rate),
+            Some(rate) => Goal::asked(rate, self.config.tuning.fairness),
             None if sessions > 1 => {
                 let served = sessions.min(self.config.sequences).min(self.config.rows) as f64;
-                let pass = self.costs.pass(served * (1.0 + self.costs.prompt_share()));
-                if pass > 0.0 { Goal::plain(served / sessions as f64 / pass) } else { Goal::default() }
+                let pass = self.costs.pass((served * (1.0 + self.costs.prompt_share())) as usize);
+                let rate = served / sessions as f64 / pass;
+                if pass > 0.0 { Goal::plain(rate, self.config.tuning.fairness) } else { Goal::default() }
             }
             None => Goal::default(),
         }
     }
 
-    /// How many rows of text take `seconds`.
-    fn rows_in(&self, seconds: f64) -> usize {
-        self.costs.rows_in(seconds).map_or(self.config.rows, |rows| rows.max(MIN_PREFILL))
+    /// How many rows of text take `seconds` beside `base` others.
+    fn rows_in(&self, seconds: f64, base: usize) -> usize {
+        let rows = self.costs.rows_in(seconds, base, self.config.rows);
+        rows.map_or(self.config.rows, |rows| rows.max(self.config.tuning.passes.min_prefill))
     }
 
     /// From when on a session with this deadline is assisted: its token is to be there in time.
     fn assisted_from(&self, deadline: Duration) -> Duration {
-        let pass = Duration::try_from_secs_f64(self.costs.pass(1.0)).unwrap_or_default();
+        let pass = Duration::try_from_secs_f64(self.costs.pass(1)).unwrap_or_default();
         deadline.saturating_sub(pass)
     }
 }
@@ -223,7 +209,8 @@ impl Decision<'_> {
     fn prefill(&self, queue: &Queue, assisted: usize) -> usize {
         let View { config, sessions, costs, .. } = self.view;
         let somebody_decodes = !queue.asking.is_empty() || !queue.drafting.is_empty();
-        let least = if somebody_decodes { PREFILL_DELAY } else { PREFILL_ALONE };
+        let PassTuning { prefill_delay, prefill_alone, .. } = config.tuning.passes;
+        let least = if somebody_decodes { prefill_delay } else { prefill_alone };
         // Long passes are few: each of them reads the more.
         let drafts = |&(_, id): &(Duration, SessionId)| {
             sessions.get(id).map_or(0, |session| {
@@ -232,8 +219,8 @@ impl Decision<'_> {
             })
         };
         let drafts: usize = if queue.reading.is_empty() { 0 } else { queue.asking.iter().map(drafts).sum() };
-        let delay = least.max(costs.pass((queue.asking.len() + assisted + drafts) as f64));
-        self.view.rows_in(delay)
+        let decoding = queue.asking.len() + assisted + drafts;
+        self.view.rows_in(least.max(costs.pass(decoding)), decoding)
     }
 
     /// Whether a session is given a row that it has not asked for.
@@ -250,7 +237,8 @@ impl Decision<'_> {
     /// How long to wait for drafts that are due, if that raises the expected rate; never longer than until the next of them.
     fn worth_waiting(&self, queue: &Queue) -> Option<Duration> {
         let rate = self.view.costs.rate();
-        let mut due: Vec<(f64, f64)> = queue.drafting.iter().filter_map(|&queued| self.expected(queued)).collect();
+        let row = self.row_beside(queue);
+        let mut due: Vec<(f64, f64)> = queue.drafting.iter().filter_map(|&queued| self.expected(queued, row)).collect();
         due.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut gained = 0.0;
         let pays = due.iter().any(|&(wait, gain)| {
@@ -260,15 +248,37 @@ impl Decision<'_> {
         pays.then(|| due.first()).flatten().and_then(|&(wait, _)| Duration::try_from_secs_f64(wait).ok())
     }
 
-    /// In how many seconds the next draft of a session is due, and what it brings to wait for it, if it brings anything.
-    fn expected(&self, (deadline, id): (Duration, SessionId)) -> Option<(f64, f64)> {
+    /// What a row costs of those that may come to the batch that is at hand, in tokens of sessions that have their goal: as little
+    /// as it costs in any batch that is filled up by them.
+    fn row_beside(&self, queue: &Queue) -> f64 {
+        let View { config, sessions, costs, .. } = self.view;
+        let (mut values, mut more) = (Vec::new(), 0.0);
+        for session in queue.asking.iter().filter_map(|&(_, id)| sessions.get(id)) {
+            let drafts = session.drafts_within(config.context);
+            let worth = self.prices.worth(self.now, session);
+            values.extend((1..=drafts).map(|len| worth * session.record.forecast().survival(len)));
+        }
+        values.sort_unstable_by(|a, b| b.total_cmp(a));
+        for session in queue.drafting.iter().filter_map(|&(_, id)| sessions.get(id)) {
+            more += 1.0 + session.record.forecast().length();
+        }
+        let base = queue.asking.len();
+        let base = base + choice::best(&values, base, self.prices.second(), costs);
+        let most = (more as usize).min(config.rows.saturating_sub(base)).max(1);
+        (1..=most).map(|more| choice::row(more, base, self.prices.second(), costs)).fold(f64::INFINITY, f64::min)
+    }
+
+    /// In how many seconds the next draft of a session is due, and what it brings to wait for it, if it brings anything, where a row
+    /// costs `row`.
+    fn expected(&self, (deadline, id): (Duration, SessionId), row: f64) -> Option<(f64, f64)> {
         let session = self.view.sessions.get(id)?;
         let forecast = session.record.forecast();
         let wait = forecast.due(self.now)?;
         let len = forecast.length();
-        let price = self.prices.price(self.now, session);
+        let price = (row / self.prices.worth(self.now, session)).min(1.0);
         let worth = forecast.tokens(len) - price * (len + 1.0);
-        let gain = if self.assists((deadline, id)) { EARLIER * (worth - (1.0 - price)) } else { worth };
+        let earlier = self.view.config.tuning.passes.earlier;
+        let gain = if self.assists((deadline, id)) { earlier * (worth - (1.0 - price)) } else { worth };
         (gain > 0.0).then(|| (wait, self.prices.worth(self.now, session) * gain))
     }
 }
@@ -297,8 +307,20 @@ impl Queue {
         queue
     }
 
-    /// Sorts who decodes, and drops whoever is not among the first `most` of a kind: a pass has no rows for them.
-    fn keep_earliest(&mut self, most: usize, view: View<'_>) {
+    /// What tokens are worth and rows cost where they all decode.
+    fn prices(&self, now: Duration, demand: Demand, view: View<'_>) -> Prices {
+        let View { config, sessions, costs, .. } = view;
+        let prices = Prices::new(&config.tuning.passes, costs, view.goal(demand.waiting + demand.drafting), demand);
+        let decoding = self.asking.iter().chain(&self.drafting).filter_map(|&(_, id)| sessions.get(id));
+        prices.with_rows(now, &config.tuning.passes, costs, decoding)
+    }
+
+    /// Sorts who decodes, and drops whoever is not among the first of a kind: a pass has no rows for them.
+    fn keep_earliest(&mut self, view: View<'_>) {
+        let most = match view.config.batching {
+            Batching::Static { batch_size, .. } => view.config.rows.max(batch_size),
+            Batching::Continuous => view.config.rows,
+        };
         for part in [&mut self.asking, &mut self.drafting] {
             if part.len() > most {
                 keep_earliest(part, most, view);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::session::Session;
-use super::{Answer, Owner, SessionId, Totals};
+use super::{Answer, Owner, SessionId, Totals, Tuning};
 use crate::step::SequenceId;
 
 /// The sessions that are open.
 #[derive(Debug)]
 pub(super) struct Sessions {
+    tuning: Tuning,
     /// Whether who does not ask has rows too.
     are_assisted: bool,
     table: BTreeMap<SessionId, Session>,
@@ -21,15 +22,22 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// None yet; whether those who do not ask will have rows.
-    pub(super) fn new(are_assisted: bool) -> Self {
-        Self { are_assisted, table: BTreeMap::new(), next_id: 0, answered: Vec::new(), totals: Totals::default() }
+    pub(super) fn new(tuning: Tuning, are_assisted: bool) -> Self {
+        Self {
+            tuning,
+            are_assisted,
+            table: BTreeMap::new(),
+            next_id: 0,
+            answered: Vec::new(),
+            totals: Totals::default(),
+        }
     }
 
     /// Opens a session of `owner`.
     pub(super) fn open(&mut self, now: Duration, owner: Owner) -> SessionId {
         let id = SessionId(self.next_id);
         self.next_id += 1;
-        self.table.insert(id, Session::new(now, owner));
+        self.table.insert(id, Session::new(now, owner, self.tuning.forecast));
         id
     }
 
@@ -129,7 +137,7 @@ impl Sessions {
         !session.is_generating()
             || !self.are_assisted && !session.asks()
             || (session.place.senior(), id) > senior
-            || session.place.has_had_its_turn()
+            || session.place.has_had_its_turn(self.tuning.memory)
     }
 
     fn seniority(&self, id: SessionId) -> Option<(Duration, SessionId)> {

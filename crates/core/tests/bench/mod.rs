@@ -9,7 +9,7 @@ use sled_core::Token;
 use sled_core::device::Prompt;
 use sled_core::message::{Commit, DraftBlock, MAX_UNHEARD, Reply, Request};
 use sled_core::sequence::Sequence;
-use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId, Step};
+use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId, Step, Tuning};
 
 pub const VOCAB: usize = 8;
 pub const MS: Duration = Duration::from_millis(1);
@@ -33,6 +33,7 @@ pub fn config() -> ServerConfig {
         batching: Batching::Continuous,
         assist: Assist::Auto,
         rate_goal: None,
+        tuning: Tuning::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use sled_core::cost::CostTable;
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
@@ -14,7 +15,6 @@ use sled_device::{Drafts, Link, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_model::{Error, Limits, Model};
 use sled_server::{Identity, Server, Settings};
-use sled_sim::cost::StepCost;
 use sled_sim::replay::Replay;
 
 use super::meter::Meter;
@@ -29,7 +29,7 @@ fn wait_until(end: Instant) {
 /// A model whose passes take the time that they cost.
 struct Paced<M> {
     model: M,
-    cost: StepCost,
+    cost: CostTable,
 }
 
 impl<M: Model> Model for Paced<M> {
@@ -42,7 +42,7 @@ impl<M: Model> Model for Paced<M> {
     }
 
     fn forward(&mut self, rows: &[Row]) -> Result<(), Error> {
-        let end = Instant::now() + self.cost.of(rows.len());
+        let end = Instant::now() + self.cost.time(rows.len());
         self.model.forward(rows)?;
         wait_until(end);
         Ok(())
@@ -80,7 +80,7 @@ pub struct Measured {
 /// What a device is in an emulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Emulation {
-    pub cost: StepCost,
+    pub cost: CostTable,
     pub draft_time: Duration,
     pub rtt: Duration,
     /// `None` is a thin client.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use plotters::prelude::*;
+use sled_core::cost::CostTable;
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching};
-use sled_sim::cost::StepCost;
 use sled_sim::experiment::{self, Regime};
 use sled_sim::recording::Recording;
 use sled_sim::replay::Replay;
@@ -101,7 +101,7 @@ pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
     for situation in SITUATIONS {
         let time = |ms: f64| Duration::from_secs_f64(ms / 1e3);
         let regime = Regime {
-            cost: StepCost::from_millis(situation.step_fixed_ms, situation.step_row_ms),
+            cost: CostTable::line(situation.step_fixed_ms / 1e3, situation.step_row_ms / 1e3),
             draft_time: time(situation.draft_ms),
             rtt: time(situation.rtt_ms),
             devices: situation.devices,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use plotters::prelude::*;
+use sled_core::cost::CostTable;
 use sled_core::device::Ahead;
 use sled_core::policy::Policy;
-use sled_sim::cost::StepCost;
 use sled_sim::oracle;
 use sled_sim::recording::Recording;
 use sled_sim::replay::Replay;
@@ -143,8 +143,8 @@ pub async fn run(args: RttArgs) -> anyhow::Result<()> {
 }
 
 impl Profile {
-    fn cost(&self) -> StepCost {
-        StepCost::from_millis(self.step_fixed_ms, self.step_row_ms)
+    fn cost(&self) -> CostTable {
+        CostTable::line(self.step_fixed_ms / 1e3, self.step_row_ms / 1e3)
     }
 
     fn draft_time(&self) -> Duration {
@@ -156,7 +156,7 @@ fn point(replay: &Replay, indices: &[usize], profile: Profile, rtt_ms: u64, meas
     let outputs = || indices.iter().filter_map(|&index| replay.outputs().get(index));
     let rtt = Duration::from_millis(rtt_ms);
     let least: Duration =
-        outputs().map(|output| oracle::least_time(output, profile.draft_time(), rtt, profile.cost())).sum();
+        outputs().map(|output| oracle::least_time(output, profile.draft_time(), rtt, &profile.cost())).sum();
     let tokens: usize = outputs().map(|output| output.tokens.len()).sum();
     let bound = tokens as f64 / least.as_secs_f64();
     let modes = MODES.iter().zip(measured).map(|(&(mode, ..), measured)| {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use sled_core::cost::CostTable;
 
 use super::number::{Entry, Mark, Number, Written, check, check_source};
-use crate::cost::{Curve, PassCost, StepCost, between};
+use crate::cost::PassCost;
 
 /// A model that a machine serves.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -48,6 +49,7 @@ pub struct Points {
     pub mark: Mark,
     /// A reference, a command, or the arithmetic.
     pub source: String,
+    table: CostTable,
 }
 
 impl Target {
@@ -55,18 +57,14 @@ impl Target {
     #[must_use]
     pub fn pass(&self, rows: usize, cached: usize) -> Duration {
         let context = self.context_ms.as_ref().map_or(0.0, |number| number.value) * cached as f64 / 1e3;
-        Duration::from_secs_f64((self.time.millis(rows as f64) + context).max(0.0) / 1e3)
+        self.time.table().time(rows) + Duration::try_from_secs_f64(context / 1e3).unwrap_or_default()
     }
 
     /// What a server spends on a pass.
     #[must_use]
     pub fn cost(&self) -> PassCost {
-        let target = match &self.time {
-            PassTime::Line { fixed_ms, row_ms } => Curve::Line(StepCost::from_millis(fixed_ms.value, row_ms.value)),
-            PassTime::Points(points) => Curve::Points(points.value.clone()),
-        };
         PassCost {
-            target,
+            target: self.time.table(),
             context: self.context_ms.as_ref().map_or(0.0, |number| number.value) / 1e6,
             prompt_row: self.prompt_row.as_ref().map_or(1.0, |number| number.value),
             drafter: None,
@@ -77,7 +75,7 @@ impl Target {
         let entry = |key: &str, number| Entry::new(format!("{at}.{key}"), number);
         let time = match &self.time {
             PassTime::Line { fixed_ms, row_ms } => vec![entry("fixed_ms", fixed_ms), entry("row_ms", row_ms)],
-            PassTime::Points(Points { value, mark, source }) => {
+            PassTime::Points(Points { value, mark, source, .. }) => {
                 vec![Entry { key: format!("{at}.points"), value: pairs(value), mark: *mark, source }]
             }
         };
@@ -93,12 +91,12 @@ impl Target {
 }
 
 impl PassTime {
-    /// Milliseconds for `rows` rows. Beyond the points the line through the last two goes on.
+    /// The same as a table.
     #[must_use]
-    pub fn millis(&self, rows: f64) -> f64 {
+    pub fn table(&self) -> CostTable {
         match self {
-            Self::Line { fixed_ms, row_ms } => fixed_ms.value + row_ms.value * rows,
-            Self::Points(points) => between(&points.value, rows),
+            Self::Line { fixed_ms, row_ms } => CostTable::line(fixed_ms.value / 1e3, row_ms.value / 1e3),
+            Self::Points(points) => points.table.clone(),
         }
     }
 }
@@ -152,13 +150,10 @@ impl Points {
     /// # Errors
     /// If there are less than two, or their rows do not rise.
     pub fn new(value: Vec<[f64; 2]>, mark: Mark, source: String) -> Result<Self, String> {
-        if value.len() < 2 {
-            return Err("`points` needs two points `[rows, ms]` at least".to_owned());
-        }
-        if value.windows(2).any(|pair| pair[0][0] >= pair[1][0]) {
-            return Err("the rows of `points` must rise from one to the next".to_owned());
-        }
-        Ok(Self { value, mark, source })
+        let points = value.iter().map(|&[rows, ms]| (rows, ms / 1e3)).collect();
+        let table = CostTable::new(points)
+            .ok_or("`points` needs two points `[rows, ms]` at least, whose rows rise from one to the next")?;
+        Ok(Self { value, mark, source, table })
     }
 }
 

@@ -61,6 +61,7 @@ impl Simulation {
                 batching: server.batching,
                 assist: server.assist,
                 rate_goal: server.rate_goal,
+                tuning: server.tuning,
                 ..limits.server_config(Vec::new())
             },
             shared: texts.shared(),

@@ -101,6 +101,9 @@ pub struct ServerClass {
     pub power_w: Option<f64>,
     /// What it draws between passes, in watts; 0 if it is not said.
     pub idle_w: f64,
+    /// What was tuned: as in the product, unless a program sweeps it.
+    #[serde(skip)]
+    pub tuning: sled_core::server::Tuning,
 }
 
 impl Default for ServerClass {
@@ -117,6 +120,7 @@ impl Default for ServerClass {
             rows: 512,
             power_w: None,
             idle_w: 0.0,
+            tuning: sled_core::server::Tuning::default(),
         }
     }
 }

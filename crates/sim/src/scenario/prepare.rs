@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sled_core::cost::CostTable;
+
 use super::{Cost, DeviceClass, Range, Scenario};
 use crate::Error;
-use crate::cost::{Curve, PassCost, StepCost, millis};
+use crate::cost::{DrafterCost, PassCost, millis};
 use crate::profile::Profiles;
 use crate::recording::{Outputs, Recording};
 use crate::texts::{Family, Source};
@@ -64,23 +66,25 @@ fn server(scenario: &Scenario, profiles: Option<&Profiles>) -> Result<(PassCost,
             let (machine, target) = profiles.target(name)?;
             (target.cost(), machine.watts.as_ref().map(|number| number.value))
         }
-        (_, _, Some(cost)) => (pass(cost), None),
-        _ => (PassCost::from(StepCost::from_millis(0.0, 0.0)), None),
+        (_, _, Some(cost)) => (pass(cost)?, None),
+        _ => (PassCost::from(CostTable::line(0.0, 0.0)), None),
     };
-    cost.drafter = server.drafter.as_ref().map(line);
+    cost.drafter = server.drafter.as_ref().map(drafter_pass);
     Ok((cost, server.power_w.or(watts)))
 }
 
-fn line(cost: &Cost) -> StepCost {
-    StepCost::from_millis(cost.fixed_ms.unwrap_or(0.0), cost.row_ms.unwrap_or(0.0))
+fn drafter_pass(cost: &Cost) -> DrafterCost {
+    DrafterCost { fixed: millis(cost.fixed_ms.unwrap_or(0.0)), row: millis(cost.row_ms.unwrap_or(0.0)) }
 }
 
-fn pass(cost: &Cost) -> PassCost {
+fn pass(cost: &Cost) -> Result<PassCost, Error> {
     let target = match &cost.points {
-        Some(points) => Curve::Points(points.clone()),
-        None => Curve::Line(line(cost)),
+        Some(points) => CostTable::new(points.iter().map(|&[rows, ms]| (rows, ms / 1e3)).collect())
+            .ok_or_else(|| Error::Scenario("the rows of `points` must rise from one to the next".to_owned()))?,
+        None => CostTable::line(cost.fixed_ms.unwrap_or(0.0) / 1e3, cost.row_ms.unwrap_or(0.0) / 1e3),
     };
-    PassCost { target, context: cost.context_ms / 1e6, prompt_row: cost.prompt_row.unwrap_or(1.0), drafter: None }
+    let prompt_row = cost.prompt_row.unwrap_or(1.0);
+    Ok(PassCost { target, context: cost.context_ms / 1e6, prompt_row, drafter: None })
 }
 
 fn drafter(class: &DeviceClass, profiles: Option<&Profiles>) -> Result<(Duration, Option<f64>), Error> {

@@ -33,7 +33,7 @@ impl ServerSetup {
         let mut core = Server::new(self.config.clone());
         core.share(self.shared.clone());
         for rows in CALIBRATION.into_iter().filter(|&rows| rows <= self.config.rows) {
-            core.calibrate(rows, self.cost.target.of(rows));
+            core.calibrate(rows, self.cost.target.time(rows));
         }
         core
     }

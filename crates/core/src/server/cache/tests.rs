@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const MIN_SHARED: usize = 16;
+
 const SEQUENCES: usize = 4;
 const OWNERS: u64 = 3;
 
@@ -117,7 +119,7 @@ impl Bench {
         let found = self.cache.lookup(owner, text);
         let slots = self.cache.slots.iter().filter_map(|slot| Some((slot.owner()?, slot.tokens.as_slice())));
         let longest = slots.map(|held| shareable(owner, text, held, &self.public)).max().unwrap_or(0);
-        assert_eq!(found.map_or(0, |found| found.len), if longest < MIN_SHARED_PREFIX { 0 } else { longest });
+        assert_eq!(found.map_or(0, |found| found.len), if longest < MIN_SHARED { 0 } else { longest });
         found
     }
 
@@ -215,7 +217,7 @@ proptest! {
         events in prop::collection::vec(event(), 1..60),
     ) {
         let mut bench =
-            Bench { cache: PrefixCache::new(cells, SEQUENCES), engine: Engine::default(), public, now: Duration::ZERO };
+            Bench { cache: PrefixCache::new(cells, SEQUENCES, MIN_SHARED), engine: Engine::default(), public, now: Duration::ZERO };
         bench.cache.publish(bench.public.clone());
         for event in events {
             bench.befall(event);
@@ -226,7 +228,7 @@ proptest! {
 
 #[test]
 fn of_what_holds_the_same_that_is_taken_which_has_least_beside() {
-    let mut cache = PrefixCache::new(1_000, 8);
+    let mut cache = PrefixCache::new(1_000, 8, MIN_SHARED);
     let owner = Owner(1);
     let text = |tail: usize| [vec![1; 20], vec![2; tail]].concat();
     for tail in [50, 5, 80] {

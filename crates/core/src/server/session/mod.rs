@@ -21,6 +21,7 @@ pub use record::Tally;
 pub(super) use record::{Brings, Record};
 pub(super) use text::Text;
 
+use super::tuning::ForecastTuning;
 use super::{Activity, Owner, ServerConfig, SessionId, Status};
 use crate::message::{Commit, ContextUpdate, DraftBlock, Reply, Turn};
 use crate::policy::Policy;
@@ -81,13 +82,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(now: Duration, owner: Owner) -> Self {
+    pub(super) fn new(now: Duration, owner: Owner, tuning: ForecastTuning) -> Self {
         Self {
             owner,
             text: Text::default(),
             asked: Asked::default(),
             place: Place::new(now),
-            record: Record::new(now),
+            record: Record::new(now, tuning),
             suspicion: Suspicion::default(),
             begun: now,
             active: now,
@@ -372,7 +373,7 @@ mod tests {
     use super::*;
     use crate::device::Prompt;
     use crate::sequence::Digest;
-    use crate::server::{Assist, Batching};
+    use crate::server::{Assist, Batching, Tuning};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -390,8 +391,9 @@ mod tests {
             batching: Batching::Continuous,
             assist: Assist::Auto,
             rate_goal: None,
+            tuning: Tuning::default(),
         };
-        let mut session = Session::new(Duration::ZERO, Owner(1));
+        let mut session = Session::new(Duration::ZERO, Owner(1), ForecastTuning::default());
         let prompt = Prompt { tokens: vec![1, 2], max_tokens: 50, ..Prompt::default() };
         assert_eq!(session.on_context(&config, Duration::ZERO, prompt.into_context(1)), None);
         let built_on = Digest::EMPTY.then_all(&[1, 2]);

@@ -2,14 +2,8 @@
 
 use std::time::Duration;
 
+use crate::server::tuning::MemoryTuning;
 use crate::step::SequenceId;
-
-/// After so many verdicts a session in the middle of an answer gives way to one that waits for memory.
-const TURN: u32 = 256;
-
-/// Where reading its text took long, a session's turn takes so many times as long: no more than a fifth of the time goes into
-/// reading what was there before.
-const TURN_PER_READING: u32 = 4;
 
 /// What the KV cache has of a session.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +90,9 @@ impl Place {
 
     /// Whether it is another's turn. Who had to read much since it has its sequence has a longer one: it has paid for it, and would
     /// have to read all of it again.
-    pub(in crate::server) fn has_had_its_turn(&self) -> bool {
+    pub(in crate::server) fn has_had_its_turn(&self, tuning: MemoryTuning) -> bool {
         let Held { verdicts, deciding, reading, .. } = self.held;
-        verdicts >= TURN && deciding >= TURN_PER_READING * reading
+        verdicts >= tuning.turn && deciding >= tuning.turn_per_reading * reading
     }
 
     /// Whether the turn has had a pass.

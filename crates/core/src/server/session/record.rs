@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::server::forecast::Forecast;
 use crate::server::rate::{Goal, Pace};
+use crate::server::tuning::ForecastTuning;
 use crate::server::{Answer, SessionId};
 
 /// What a session has had so far.
@@ -50,8 +51,8 @@ pub(in crate::server) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(now: Duration) -> Self {
-        Self { pace: Pace::new(now), forecast: Forecast::default(), tally: Tally::default(), named: None }
+    pub(super) fn new(now: Duration, tuning: ForecastTuning) -> Self {
+        Self { pace: Pace::new(now), forecast: Forecast::new(tuning), tally: Tally::default(), named: None }
     }
 
     /// A new turn, of a prompt of so many tokens.
