@@ -13,15 +13,13 @@ pub(super) fn best(values: &[f64], base: usize, rate: f64, costs: &Costs) -> usi
     surplus(values, base, rate, costs).fold((0, f64::NEG_INFINITY), better).0
 }
 
-/// What one more row costs, in tokens, where all the candidates with these `values` might come: the value of the last of those that
-/// are best taken, or if none is, the cost of a row in the batch that comes nearest to paying.
-pub(super) fn price(values: &[f64], base: usize, rate: f64, costs: &Costs) -> f64 {
-    let taken = best(values, base, rate, costs);
-    if let Some(&value) = taken.checked_sub(1).and_then(|last| values.get(last)) {
-        return value.min(row(1, base + taken, rate, costs).max(0.0)).max(0.0);
-    }
-    let (nearest, _) = surplus(values, base, rate, costs).skip(1).fold((1, f64::NEG_INFINITY), better);
-    row(nearest, base, rate, costs)
+/// What one more row costs, in tokens, where the candidates with these `values` might come and `taken` of them usually are: a row of
+/// those that make the best batch beyond, or of those that come nearest to it; and no more than the last that is taken brings.
+pub(super) fn price(values: &[f64], taken: usize, base: usize, rate: f64, costs: &Costs) -> f64 {
+    let taken = taken.min(values.len());
+    let beyond = surplus(values, base, rate, costs).skip(taken + 1).fold((taken + 1, f64::NEG_INFINITY), better).0;
+    let last = taken.checked_sub(1).and_then(|last| values.get(last)).copied();
+    row(beyond - taken, base + taken, rate, costs).min(last.unwrap_or(f64::INFINITY))
 }
 
 /// What each of `more` rows costs, in tokens, beside `base` others.
@@ -85,7 +83,7 @@ mod tests {
         let values: Vec<f64> = block(0.8).collect();
         let rate = 1.0 / costs.pass(1);
         assert_eq!(best(&values, 1, rate, &costs), 7);
-        assert!(price(&values, 1, rate, &costs) < 0.3);
+        assert!(price(&values, 0, 1, rate, &costs) < 0.3);
     }
 
     #[test]
@@ -94,7 +92,7 @@ mod tests {
         let values: Vec<f64> = block(0.8).collect();
         let rate = 1.0 / costs.pass(1);
         assert_eq!(best(&values, 1, rate, &costs), 0);
-        assert!((price(&values, 1, rate, &costs) - 1.0).abs() < 0.01);
+        assert!((price(&values, 0, 1, rate, &costs) - 1.0).abs() < 0.01);
     }
 
     #[test]

@@ -127,9 +127,14 @@ impl StepCost {
         self.seconds.is_empty()
     }
 
+    /// How many rows that decide a token passes have of late; 1 before the first.
+    pub(super) fn usual_rows(&self) -> f64 {
+        self.usual.map_or(1.0, f64::exp)
+    }
+
     /// The line near the passes of the size that passes have of late: seconds of a pass without rows, and of each row.
     pub(super) fn usual(&self) -> (f64, f64) {
-        let rows = self.usual.map_or(1.0, f64::exp);
+        let rows = self.usual_rows();
         let row = ((self.pass(2.0 * rows) - self.pass(rows)) / rows).max(0.0);
         ((self.pass(rows) - row * rows).max(0.0), row)
     }

@@ -49,7 +49,8 @@ impl Prices {
             );
         }
         values.sort_unstable_by(|a, b| b.total_cmp(a));
-        Self { row: choice::price(&values, base, self.second, costs), ..self }
+        let taken = costs.usual_rows().saturating_sub(base);
+        Self { row: choice::price(&values, taken, base, self.second, costs), ..self }
     }
 
     /// What each session is to get, if possible.

@@ -78,7 +78,7 @@ pub struct Measured {
 }
 
 /// What a device is in an emulation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Emulation {
     pub cost: CostTable,
     pub draft_time: Duration,

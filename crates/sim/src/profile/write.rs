@@ -28,7 +28,7 @@ impl Profile {
                     text += &optional("fixed_ms", Some(fixed_ms));
                     text += &optional("row_ms", Some(row_ms));
                 }
-                PassTime::Points(Points { value, mark, source }) => {
+                PassTime::Points(Points { value, mark, source, .. }) => {
                     text += &line("points", &sourced(&pairs(value), *mark, source));
                 }
             }
