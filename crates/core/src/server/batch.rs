@@ -142,15 +142,14 @@ impl Filling<'_> {
         }
     }
 
-    /// How many rows of the `text` that may be read are read: as many as are cheapest beside those that the pass has, and then as
-    /// many as fill it up.
+    /// How many rows of the `text` that may be read are read: as many as are soonest done, and then as many as fill up the pass.
     fn prefill(&self, batch: &Batch, text: usize) -> usize {
         let decoding = self.step.rows.len();
         if batch.padded || batch.decoding.is_empty() || text < batch.prefill {
             return batch.prefill;
         }
         let most = batch.prefill.min(self.config.rows.saturating_sub(decoding));
-        let rows = decoding + self.costs.cheapest(decoding, most);
+        let rows = decoding + self.costs.soonest(decoding, most);
         self.costs.full(rows).min(self.config.rows) - decoding
     }
 

@@ -6,9 +6,6 @@ use super::cost::StepCost;
 use super::rate::{Brought, Rate};
 use super::tuning::CostTuning;
 
-/// Rows that cost so many times as much cost hardly more. Chosen: the table errs by as much.
-const HARDLY: f64 = 1.03;
-
 /// What was learned of passes.
 #[derive(Debug)]
 pub(super) struct Costs {
@@ -62,13 +59,11 @@ impl Costs {
         Some((base..=most).rev().find(within).map_or(0, |rows| rows - base))
     }
 
-    /// Of the numbers of rows from half of `more` up to `more` that a pass of `base` rows may have besides, the largest whose rows are
-    /// hardly dearer than the cheapest.
-    pub(super) fn cheapest(&self, base: usize, more: usize) -> usize {
-        let row = |more: usize| (self.pass(base + more) - self.pass(base)) / more as f64;
-        let range = more.div_ceil(2).max(1)..=more;
-        let least = range.clone().map(row).fold(f64::INFINITY, f64::min);
-        range.rev().find(|&more| row(more) <= HARDLY * least).unwrap_or(more)
+    /// Up to `more` rows are to be computed beside `base` others, in this pass and later ones: with how many now they are soonest
+    /// done.
+    pub(super) fn soonest(&self, base: usize, more: usize) -> usize {
+        let row = |more: usize| self.pass(base + more) / more as f64;
+        (1..=more).rev().min_by(|&a, &b| row(a).total_cmp(&row(b))).unwrap_or(more)
     }
 
     /// How many rows that decide a token passes have of late.

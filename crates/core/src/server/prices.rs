@@ -50,7 +50,7 @@ impl Prices {
         }
         values.sort_unstable_by(|a, b| b.total_cmp(a));
         let taken = costs.usual_rows().saturating_sub(base);
-        Self { row: choice::price(&values, taken, base, self.second, costs), ..self }
+        Self { row: tuning.told * choice::price(&values, taken, base, self.second, costs), ..self }
     }
 
     /// What each session is to get, if possible.

@@ -25,8 +25,7 @@ pub struct ServerSetup {
 }
 
 /// Before it serves, the engine is measured with passes of so many rows, as the real server does.
-const CALIBRATION: [usize; 22] =
-    [1, 2, 3, 4, 6, 8, 10, 12, 14, 15, 16, 17, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512];
+const CALIBRATION: [usize; 22] = [1, 2, 3, 4, 6, 8, 10, 12, 14, 15, 16, 17, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512];
 
 impl ServerSetup {
     /// A server that has just started.
