@@ -6,6 +6,7 @@
 
 /// All that was tuned of a server, by the part that it belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct Tuning {
     /// What passes cost and bring.
     pub costs: CostTuning,
@@ -21,6 +22,7 @@ pub struct Tuning {
 
 /// How the costs of passes are learned.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct CostTuning {
     /// The least that a pass counts among those of as many rows. Chosen: half of what is known is of the latest 7 of them.
     pub cost_gain: f64,
@@ -61,6 +63,7 @@ impl Default for CostTuning {
 
 /// What a token is worth to a session that is behind its goal.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct FairnessTuning {
     /// How fast the worth of a token grows where a session falls behind a goal that was asked for. Derived: at 0.93 of it it is worth
     /// twice as much as at the goal, and utility, `pace^(1 - asked)`, is near to max-min fairness (Mo & Walrand, *Fair end-to-end
@@ -86,6 +89,7 @@ impl Default for FairnessTuning {
 
 /// What a session's past says of its next draft.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct ForecastTuning {
     /// The gain of the running means of gaps and lengths; that of acceptance has a quarter of it for each draft. Chosen.
     pub gain: f64,
@@ -105,6 +109,7 @@ impl Default for ForecastTuning {
 
 /// When passes are launched, and what goes into them.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct PassTuning {
     /// A prompt delays nobody's tokens by more than about this in each pass, in seconds, or than the pass takes without it: where
     /// many sessions share a pass, as many prompts come. Chosen: readers of a stream hardly
@@ -150,6 +155,7 @@ impl Default for PassTuning {
 
 /// Who has the KV cache, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct MemoryTuning {
     /// After so many verdicts a session in the middle of an answer gives way to one that waits for memory. Chosen.
     pub turn: u32,

@@ -27,6 +27,7 @@ pub use report::{ClassReport, Energy, Report, ServerReport};
 pub use seeds::{Estimate, Summary, parallel, run_seeds};
 use serde::{Deserialize, Serialize};
 use sled_core::device::{Ahead, Tuning};
+use sled_core::server;
 use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching};
 pub use words::Range;
@@ -101,9 +102,9 @@ pub struct ServerClass {
     pub power_w: Option<f64>,
     /// What it draws between passes, in watts; 0 if it is not said.
     pub idle_w: f64,
-    /// What was tuned: as in the product, unless a program sweeps it.
-    #[serde(skip)]
-    pub tuning: sled_core::server::Tuning,
+    /// What was tuned: as in the product, unless other values are tried.
+    #[serde(skip_serializing_if = "is_shipped")]
+    pub tuning: server::Tuning,
 }
 
 impl Default for ServerClass {
@@ -120,9 +121,13 @@ impl Default for ServerClass {
             rows: 512,
             power_w: None,
             idle_w: 0.0,
-            tuning: sled_core::server::Tuning::default(),
+            tuning: server::Tuning::default(),
         }
     }
+}
+
+fn is_shipped(tuning: &server::Tuning) -> bool {
+    *tuning == server::Tuning::default()
 }
 
 /// What a pass costs: a line, or measured points with lines between them.
