@@ -1,9 +1,9 @@
 //! Who is served by the next pass, and when it is launched.
 //!
 //! Everything here compares what tokens are worth. A server that commits `rate` tokens a second gives up `rate * t` tokens in
-//! `t` seconds, so that a row, which makes a pass `b` seconds longer, has the price `rate * b`; a draft is verified if it is
-//! likelier than that to be accepted, and a pass waits for a draft that is due in `t` seconds if that brings more than
-//! `rate * t` tokens (Dinkelbach, *On nonlinear fractional programming*, 1967: the best rate is where the differences are zero).
+//! `t` seconds. So of all batches the one is best whose value exceeds `rate` times the time of its pass by most
+//! ([`super::choice`]), and a pass waits for a draft that is due in `t` seconds if that brings more than `rate * t` tokens
+//! (Dinkelbach, *On nonlinear fractional programming*, 1967: the best rate is where the differences are zero).
 //! Tokens of sessions that are below the rate goal, or without one below what plain batching would give them, are worth more than
 //! others ([`super::rate::Pace`]): then the rate is that of their worth.
 
