@@ -1,12 +1,23 @@
 //! The time of passes and of drafts, on any model.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sled_core::Token;
 use sled_core::sampler::{Context, Sampler};
 use sled_core::step::{CacheOp, Row};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
+
+/// How thoroughly passes are measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// How many tokens each sequence has in the cache.
+    pub context: usize,
+    /// How many passes of each number of rows count, the median of them.
+    pub repeat: usize,
+    /// The time after which no other pass begins.
+    pub budget: Duration,
+}
 
 /// What passes take.
 #[derive(Debug)]
@@ -21,28 +32,35 @@ pub struct Passes {
 
 /// Measures passes as [`times`] does, of one row of a sequence that is `longer` by so many tokens, and of the most rows as rows of
 /// a prompt.
+///
+/// # Errors
+/// If the model refuses a pass.
 pub fn passes(
     model: &mut impl Model,
     rows: &[usize],
-    context: usize,
+    effort: &Effort,
     longer: usize,
-    repeat: usize,
     done: impl FnMut(),
 ) -> anyhow::Result<Passes> {
-    let times = times(model, rows, context, repeat, done)?;
+    let Effort { context, repeat, .. } = *effort;
+    let sequences = fill(model, rows, context)?;
+    let times = turns(model, rows, sequences, effort, Instant::now(), done)?;
     extend(model, 0, context, longer)?;
-    let mut alone = |context| (0..=repeat).map(|_| pass(model, 1, context)).collect::<anyhow::Result<Vec<_>>>();
-    let with_more = median(alone(context + longer)?);
+    let alone = |model: &mut _, context| {
+        let times = (0..=repeat).map(|_| pass(model, 1, 1, context)).collect::<anyhow::Result<Vec<_>>>();
+        times.map(median)
+    };
+    let with_more = alone(model, context + longer)?;
     model.apply(CacheOp::Truncate { sequence: 0, len: context })?;
-    let mut alone = |context| (0..=repeat).map(|_| pass(model, 1, context)).collect::<anyhow::Result<Vec<_>>>();
     // Where tokens in the cache cost nothing that can be measured, the difference is noise.
-    let context_ms = round(((with_more - median(alone(context)?)) / longer as f64 * 1e3).max(0.0));
+    let context_ms = round(((with_more - alone(model, context)?) / longer as f64 * 1e3).max(0.0));
     let point = |[rows, ms]: [f64; 2]| {
         let cached = rows * context as f64 / 1e3 * context_ms;
         [rows, round((ms - cached).max(0.0))]
     };
     let points: Vec<[f64; 2]> = times.into_iter().map(point).collect();
     let prompt_row = prompt_row(model, &points, context, context_ms, repeat)?;
+    clear(model, sequences)?;
     Ok(Passes { points, context_ms, prompt_row })
 }
 
@@ -71,31 +89,69 @@ fn prompt_row(
     Ok(round(((time - cached - shortest) / all.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)))
 }
 
-/// `[rows, milliseconds]` of passes of each of `rows` (rising), a row from each of so many sequences of `context` tokens, which
-/// they keep. Each is the median of `repeat` passes. All are measured in turn, so that what else the machine does falls on all
-/// of them; the first turn is not counted.
+/// `[rows, milliseconds]` of passes of each of `rows` (rising), of as many sequences as the model has, and of one row each where
+/// these suffice. The model's cache is empty before and after.
+///
+/// All are measured in turn, so that what else the machine does falls on all of them. The first turn finds caches cold, and counts
+/// only where the budget ends before another. What the budget has no time for at all is left out, from the most rows; the first of
+/// `rows` is always there.
+///
+/// # Errors
+/// If the model refuses a pass.
 pub fn times(
     model: &mut impl Model,
     rows: &[usize],
-    context: usize,
-    repeat: usize,
-    mut done: impl FnMut(),
+    effort: &Effort,
+    done: impl FnMut(),
 ) -> anyhow::Result<Vec<[f64; 2]>> {
-    let sequences = rows.iter().copied().max().unwrap_or(1);
-    for sequence in 0..sequences {
-        extend(model, sequence, 0, context)?;
-    }
-    let mut times = vec![Vec::new(); rows.len()];
-    for turn in 0..=repeat {
-        for (&rows, times) in rows.iter().zip(&mut times) {
-            let time = pass(model, rows, context)?;
-            if turn > 0 {
-                times.push(time);
-            }
-            done();
+    let began = Instant::now();
+    let sequences = fill(model, rows, effort.context)?;
+    let times = turns(model, rows, sequences, effort, began, done)?;
+    clear(model, sequences)?;
+    Ok(times)
+}
+
+/// Gives a text of `context` tokens to the sequences that passes of `rows` are of, and says how many these are. It is read once.
+fn fill(model: &mut impl Model, rows: &[usize], context: usize) -> anyhow::Result<u32> {
+    let most = rows.iter().copied().max().unwrap_or(1);
+    let sequences = u32::try_from(most.min(model.limits().sequences))?;
+    extend(model, 0, 0, context)?;
+    if context > 0 {
+        for to in 1..sequences {
+            model.apply(CacheOp::CopyPrefix { from: 0, to, len: context })?;
         }
     }
-    Ok(rows.iter().zip(times).map(|(&rows, times)| [rows as f64, median(times)]).collect())
+    Ok(sequences)
+}
+
+/// Empties what [`fill`] has filled.
+fn clear(model: &mut impl Model, sequences: u32) -> anyhow::Result<()> {
+    for sequence in 0..sequences {
+        model.apply(CacheOp::Truncate { sequence, len: 0 })?;
+    }
+    Ok(())
+}
+
+fn turns(
+    model: &mut impl Model,
+    rows: &[usize],
+    sequences: u32,
+    effort: &Effort,
+    began: Instant,
+    mut done: impl FnMut(),
+) -> anyhow::Result<Vec<[f64; 2]>> {
+    let mut times = vec![Vec::new(); rows.len()];
+    for pass_number in 0..rows.len() * (effort.repeat + 1) {
+        if pass_number > 0 && began.elapsed() >= effort.budget {
+            break;
+        }
+        let i = pass_number % rows.len();
+        times[i].push(pass(model, rows[i], sequences, effort.context)?);
+        done();
+    }
+    let counted = |times: Vec<f64>| if times.len() > 1 { median(times[1..].to_vec()) } else { median(times) };
+    let measured = rows.iter().zip(times).filter(|(_, times)| !times.is_empty());
+    Ok(measured.map(|(&rows, times)| [rows as f64, counted(times)]).collect())
 }
 
 /// Tokens a second of a drafter that goes on after a text of `context` tokens; from the median time of `drafts` of them.
@@ -121,15 +177,21 @@ pub fn drafts(
     Ok(1.0 / median(times))
 }
 
-/// Milliseconds of a pass of a row from each of `rows` sequences of `context` tokens, which are left as they were.
-fn pass(model: &mut impl Model, rows: usize, context: usize) -> anyhow::Result<f64> {
-    let row = |sequence| Row { sequence, position: context, token: token(context), wants_logits: true };
-    let rows: Vec<Row> = (0..u32::try_from(rows)?).map(row).collect();
+/// Milliseconds of a pass of `rows` rows of the first `sequences`, which have `context` tokens and are left as they were.
+fn pass(model: &mut impl Model, rows: usize, sequences: u32, context: usize) -> anyhow::Result<f64> {
+    let count = (sequences as usize).min(rows);
+    let of = |sequence: usize| {
+        let rows = rows / count + usize::from(sequence < rows % count);
+        let row =
+            move |position| Row { sequence: sequence as u32, position, token: token(position), wants_logits: true };
+        (context..context + rows).map(row)
+    };
+    let rows: Vec<Row> = (0..count).flat_map(of).collect();
     let began = Instant::now();
     model.forward(&rows)?;
     let time = began.elapsed().as_secs_f64() * 1e3;
-    for row in &rows {
-        model.apply(CacheOp::Truncate { sequence: row.sequence, len: context })?;
+    for sequence in 0..u32::try_from(count)? {
+        model.apply(CacheOp::Truncate { sequence, len: context })?;
     }
     Ok(time)
 }
@@ -170,8 +232,6 @@ pub fn round(x: f64) -> f64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use sled_model::{Error, Limits};
 
     use super::*;
@@ -187,8 +247,12 @@ mod tests {
         }
 
         fn apply(&mut self, op: CacheOp) -> Result<(), Error> {
-            if let CacheOp::Truncate { sequence, len } = op {
-                self.lengths[sequence as usize] = len;
+            match op {
+                CacheOp::Truncate { sequence, len } => self.lengths[sequence as usize] = len,
+                CacheOp::CopyPrefix { from, to, len } => {
+                    assert!(self.lengths[from as usize] >= len && self.lengths[to as usize] == 0);
+                    self.lengths[to as usize] = len;
+                }
             }
             Ok(())
         }
@@ -215,9 +279,10 @@ mod tests {
     fn finds_what_rows_and_tokens_in_the_cache_take() {
         let mut model = Slow { lengths: vec![0; 8] };
         let mut passes_done = 0;
-        let measured = passes(&mut model, &[1, 4, 8], 100, 1000, 5, || passes_done += 1).unwrap();
+        let effort = Effort { context: 100, repeat: 5, budget: Duration::MAX };
+        let measured = passes(&mut model, &[1, 4, 8], &effort, 1000, || passes_done += 1).unwrap();
         assert_eq!(passes_done, 18);
-        assert_eq!(model.lengths, [100; 8]);
+        assert_eq!(model.lengths, [0; 8]);
         let near = |value: f64, expected: f64| assert!((value - expected).abs() < 0.4 * expected, "{measured:?}");
         near(measured.context_ms, 10.0);
         near(measured.prompt_row, 0.75);
@@ -225,5 +290,24 @@ mod tests {
             assert_eq!(point[0], rows);
             near(point[1], ms);
         }
+    }
+    #[test]
+    fn rows_beyond_the_sequences_are_shared_by_them() {
+        let mut model = Slow { lengths: vec![0; 3] };
+        let effort = Effort { context: 0, repeat: 1, budget: Duration::MAX };
+        let rows: Vec<f64> =
+            times(&mut model, &[1, 8], &effort, || ()).unwrap().iter().map(|[rows, _]| *rows).collect();
+        assert_eq!(rows, [1.0, 8.0]);
+        assert_eq!(model.lengths, [0; 3]);
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_is_left_out() {
+        let mut model = Slow { lengths: vec![0; 4] };
+        let effort = Effort { context: 10, repeat: 3, budget: Duration::ZERO };
+        let mut passes_done = 0;
+        let times = times(&mut model, &[2, 4], &effort, || passes_done += 1).unwrap();
+        assert_eq!(times.iter().map(|[rows, _]| *rows).collect::<Vec<_>>(), [2.0]);
+        assert_eq!((passes_done, model.lengths.as_slice()), (1, [0; 4].as_slice()));
     }
 }

@@ -1,16 +1,19 @@
 //! Looks at a model that this machine is to serve: what it takes of the memory, and what its passes take.
 
+use std::time::Duration;
+
 use sled_llama::{CacheType, EngineOptions, Footprint, LlamaEngine, LlamaModel};
 
 use super::facts::{Passes, Target};
 use crate::args::DoctorArgs;
-use sled_launch::measure;
+use sled_launch::measure::{self, Effort};
 use sled_launch::{device, models};
 
 /// Passes of so many rows are measured, so often, with so many tokens of each session in the cache.
 const ROWS: [usize; 4] = [1, 2, 4, 8];
 const REPEAT: usize = 3;
 const TEXT: usize = 64;
+const BUDGET: Duration = Duration::from_secs(20);
 
 /// How many measurements there are at most.
 pub const STEPS: usize = 2 * ROWS.len() * (REPEAT + 1);
@@ -62,5 +65,6 @@ fn passes(model: &LlamaModel, threads: u32, done: &mut impl FnMut()) -> anyhow::
         cache: CacheType::F16,
     };
     let mut engine = LlamaEngine::new(model, &options)?;
-    measure::times(&mut engine, &ROWS, TEXT, REPEAT, done)
+    let effort = Effort { context: TEXT, repeat: REPEAT, budget: BUDGET };
+    measure::times(&mut engine, &ROWS, &effort, done)
 }

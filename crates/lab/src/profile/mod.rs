@@ -1,6 +1,7 @@
 //! `sled profile`: measures this machine and a model on it, as a profile for the simulator.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -9,6 +10,7 @@ use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 use sled_sim::profile::{Drafter, Mark, Number, PassTime, Points, Profile, Target};
 
 use crate::args::ProfileArgs;
+use sled_launch::measure::Effort;
 use sled_launch::progress::bar;
 use sled_launch::{Usage, device, measure, models};
 
@@ -57,9 +59,10 @@ fn target(
     let (name, model) = load(&args.model, args.gpu_layers)?;
     let sequences = rows.iter().copied().max().unwrap_or(1);
     let context = args.ctx_size as usize;
-    let cells = sequences * (context + 1) + LONGER;
+    let cells = context + sequences + LONGER;
     let mut engine = LlamaEngine::new(&model, &options(cells, sequences, threads)?)?;
-    let passes = measure::passes(&mut engine, rows, context, LONGER, args.repeat as usize, || bar.inc(1))?;
+    let effort = Effort { context, repeat: args.repeat as usize, budget: Duration::MAX };
+    let passes = measure::passes(&mut engine, rows, &effort, LONGER, || bar.inc(1))?;
     let measured = |value: f64, how: &str| Number { value, mark: Mark::Measured, source: format!("{source}; {how}") };
     let how = "medians, without what the tokens in the cache take";
     let points = Points::new(passes.points, Mark::Measured, format!("{source}; {how}"))
