@@ -7,11 +7,13 @@ mod agent;
 mod args;
 mod chat;
 mod demo;
+mod disk;
 mod doctor;
 mod environment;
 mod logging;
 mod models;
 mod ps;
+mod quantize;
 mod run;
 mod serve;
 mod show;
@@ -62,7 +64,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     let _log = logging::start(&cli)?;
     match cli.command {
         Command::Pull(args) => models::pull(&args),
-        Command::Convert(args) => models::convert(&args),
+        Command::Quantize(args) => quantize::quantize(&args),
         Command::List(args) => models::list(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sled", &mut std::io::stdout());

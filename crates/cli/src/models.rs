@@ -4,24 +4,16 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use sled_llama::requantize;
 use sled_model::catalog::{self, ModelRef, Progress, Store};
 
-use crate::args::{ConvertArgs, ListArgs, PullArgs};
-use sled_launch::models::{locate, parse};
+use crate::args::{ListArgs, PullArgs};
+use sled_launch::models::parse;
 
 /// `sled pull`.
 pub fn pull(args: &PullArgs) -> anyhow::Result<()> {
     let reference = parse(&args.model)?;
     let path = Store::from_env()?.pull(&reference, &mut Bar::default())?;
     println!("{}", path.display());
-    Ok(())
-}
-
-/// `sled convert`.
-pub fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
-    requantize(&locate(&args.model)?, &args.out, args.precision)?;
-    println!("{}", args.out.display());
     Ok(())
 }
 

@@ -71,6 +71,8 @@ fn usage_errors_exit_with_2() {
     refuses(&["bench", "serve", "--leave", "1.5"], 2, &["from 0 to 1"]);
     refuses(&["bench", "serve", "--draft-rate", "0"], 2, &["--draft-rate", "above 0"]);
     refuses(&["bench", "capacity", "--rate", "0"], 2, &["above 0"]);
+    refuses(&["quantize", "x.gguf", "y.gguf", "q5_k_m"], 2, &["q5_k_m", "F32, F16, BF16, Q8_0, Q4_0, Q4_K_M, IQ4_NL"]);
+    refuses(&["quantize", "x.gguf", "y", "q4_0"], 2, &["call the copy y.gguf"]);
     refuses(&["serve"], 2, &["--model"]);
     refuses(&["frobnicate"], 2, &["frobnicate"]);
 }

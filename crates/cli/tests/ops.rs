@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -59,6 +60,31 @@ fn real_doctor_measures_a_device_and_its_server() {
         report["advice"]["command"].as_str().unwrap().starts_with("sled device --server http://127.0.0.1:"),
         "{report}"
     );
+}
+
+#[test]
+fn real_copies_in_another_format_say_what_is_lost_and_can_be_served() {
+    let model = file("SLED_TEST_SMOLLM2");
+    let model = model.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.gguf");
+    let copy = copy.to_str().unwrap();
+    let (code, stdout, stderr) = sled(&["quantize", model, copy, "bf16"]);
+    assert_eq!((code, stdout.as_str()), (Some(0), format!("{copy}\n").as_str()), "{stderr}");
+    assert!(stderr.contains("What Q4_1 has rounded away does not come back"), "{stderr}");
+    assert!(stderr.trim_end().ends_with(&format!("serve it with: sled serve -m {copy}")), "{stderr}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+    let server = Server::start(Path::new(copy), &["-c", "512", "-np", "1"]);
+    let (code, answer, stderr) = sled(&["run", "--server", &server.url, "-n", "4", "hi"]);
+    assert!(code == Some(0) && !answer.is_empty(), "{stderr}");
+
+    let (code, _, stderr) = sled(&["quantize", copy, copy, "Q4_0"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("the copy would take its place; name another file"), "{stderr}");
+    let (code, _, stderr) = sled(&["quantize", copy, "other.gguf", "BF16"]);
+    assert_eq!((code, stderr), (Some(2), format!("error: {copy} is BF16 already; choose another format\n")));
+    let (code, _, stderr) = sled(&["quantize", model, "/nowhere/copy.gguf", "Q4_0"]);
+    assert_eq!((code, stderr.as_str()), (Some(1), "error: there is no folder /nowhere; make it, or name another\n"));
 }
 
 #[test]

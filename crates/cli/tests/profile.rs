@@ -12,7 +12,10 @@ use sled_sim::profile::{Mark, PassTime, Profile};
 
 fn measure(out: &Path, args: &[&str]) -> Profile {
     let mut command = Command::cargo_bin("sled").unwrap();
-    command.args(["profile", "--repeat", "3", "-c", "32", "--out"]).arg(out).args(args).assert().success();
+    command.args(["profile", "--repeat", "3", "-c", "32", "--out"]).arg(out).args(args);
+    let said = String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap();
+    assert!(said.contains("  rows         ms   ms a row\n     1 "), "{said}");
+    assert!(said.contains("ms more for each thousand tokens in the cache"), "{said}");
     Profile::load(out).unwrap()
 }
 

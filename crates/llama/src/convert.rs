@@ -1,38 +1,51 @@
 //! Files made from model files.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{fs, thread};
 
-use llama_cpp_sys_2 as sys;
 use sled_model::Error;
 
 use super::ffi;
 use super::file::ModelFile;
+use super::format::Format;
 
-/// How the weights of a model file are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits: a token's logits are then, for all practical purposes, the same in every batch.
-    F32,
-    /// 16 bits.
-    F16,
-}
+/// How often it is told how far a copy is.
+const TELL: Duration = Duration::from_millis(200);
 
-/// Writes a copy of the model file `input` to `output`, with the weights in another precision.
+/// Writes a copy of the model file `input` to `output`, with the weights in another format, and tells `progress` now and then how
+/// many bytes are written.
 ///
-/// The weights of a quantised model stay as coarse as they are; they only take more room, and compute differently.
+/// The weights of a quantised model stay as coarse as they are; in a larger format they only take more room, and compute
+/// differently.
 ///
 /// # Errors
-/// If `input` is not a whole model file, or `output` cannot be written.
-pub fn requantize(input: &Path, output: &Path, precision: Precision) -> Result<(), Error> {
-    if !ModelFile::open(input)?.has_weights() {
+/// If `input` is not a whole model file, or `output` is the same file or cannot be written.
+pub fn requantize(input: &Path, output: &Path, format: Format, mut progress: impl FnMut(u64)) -> Result<(), Error> {
+    let file = ModelFile::open(input)?;
+    if !file.has_weights() {
         return Err(Error::NoWeights(input.to_owned()));
     }
-    let file_type = match precision {
-        Precision::F32 => sys::LLAMA_FTYPE_ALL_F32,
-        Precision::F16 => sys::LLAMA_FTYPE_MOSTLY_F16,
-    };
-    replace(output, |partial| ffi::quantize(input, partial, file_type))
+    let failed = |reason: String| Error::Convert { path: input.to_owned(), reason };
+    if file.has(output) {
+        return Err(failed("the copy would take its place; name another file".to_owned()));
+    }
+    replace(output, |partial| {
+        thread::scope(|scope| {
+            let (ended, end) = mpsc::channel::<()>();
+            let work = || {
+                let _ended = ended;
+                ffi::quantize(input, partial, format.file_type())
+            };
+            let worker = thread::Builder::new().spawn_scoped(scope, work);
+            let worker = worker.map_err(|error| failed(format!("no thread can be started: {error}")))?;
+            while end.recv_timeout(TELL) == Err(RecvTimeoutError::Timeout) {
+                progress(fs::metadata(partial).map_or(0, |metadata| metadata.len()));
+            }
+            worker.join().unwrap_or_else(|_| Err(failed("it has panicked".to_owned())))
+        })
+    })
 }
 
 /// Writes a GGUF file to `output` that has the metadata of the model file `model` and none of its weights: the

@@ -57,6 +57,12 @@ impl ModelFile {
         self.parts.iter().map(|part| part.len).sum()
     }
 
+    /// Whether the file at `path` is one of them.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let Ok(path) = path.canonicalize() else { return false };
+        self.parts.iter().any(|part| part.path.canonicalize().is_ok_and(|part| part == path))
+    }
+
     /// What identifies the content: part of a hash over the lengths, the headers, and samples of the
     /// weights taken at even distances, so that it costs the same for a file of 100 GB as for one of 100 MB.
     pub(super) fn fingerprint(&self) -> Result<Fingerprint, Error> {

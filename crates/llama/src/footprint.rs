@@ -7,6 +7,7 @@ use sled_model::Error;
 
 use super::CacheType;
 use super::file::ModelFile;
+use super::format;
 
 /// What llama.cpp rounds the cells of a cache up to a multiple of.
 const STEP: u64 = 256;
@@ -19,6 +20,13 @@ const BESIDE: u64 = 512;
 pub struct Footprint {
     /// What its authors call it, else the name of its file.
     pub name: String,
+    /// Its architecture as llama.cpp names it, such as `qwen2`.
+    pub architecture: String,
+    /// How its weights are stored, as model hubs call it, such as `Q4_K_M`; none if the header does not say it, or llama.cpp does
+    /// not know it.
+    pub format: Option<String>,
+    /// How many weights its first file has.
+    pub parameters: u64,
     /// How many bytes its files have: about what the weights take in memory.
     pub bytes: u64,
     /// How many layers it has.
@@ -27,6 +35,8 @@ pub struct Footprint {
     pub kv_heads: u64,
     /// The numbers that each of them keeps of a token: a key and a value.
     pub head_len: u64,
+    /// The numbers that stand for a token between layers.
+    pub width: u64,
     /// The context that it was trained with, in tokens.
     pub context: u64,
     /// What identifies the file, as [`super::LlamaModel::fingerprint`] says it.
@@ -59,7 +69,8 @@ impl Footprint {
             [all] => layers * all,
             each => each.iter().sum(),
         };
-        let usual = number("embedding_length").unwrap_or(0) / heads;
+        let width = number("embedding_length").unwrap_or(0);
+        let usual = width / heads;
         let head_len = |key| number(key).unwrap_or(usual);
         let name = header.text("general.name").filter(|name| !name.trim().is_empty());
         Ok(Self {
@@ -67,13 +78,24 @@ impl Footprint {
                 || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
                 |name| PlainText::from(name).into(),
             ),
+            format: header.numbers("general.file_type").and_then(|number| format::stored(*number.first()?)),
+            parameters: header.elements(),
             bytes: file.len(),
             layers,
             kv_heads,
             head_len: head_len("attention.key_length") + head_len("attention.value_length"),
+            width,
             context: number("context_length").unwrap_or(0),
             fingerprint: file.fingerprint()?,
+            architecture,
         })
+    }
+
+    /// Whether `other` is the same model, if in another format: of the same name and shape.
+    #[must_use]
+    pub fn is_same_model(&self, other: &Self) -> bool {
+        let shape = |it: &Self| [it.layers, it.kv_heads, it.head_len, it.width, it.context];
+        (&self.name, &self.architecture, shape(self)) == (&other.name, &other.architecture, shape(other))
     }
 
     /// How many bytes a KV cache of `tokens` tokens takes: `tokens * kv_heads * head_len` numbers of 16 or 8.5 bits.
@@ -114,13 +136,31 @@ mod tests {
     fn footprint() -> Footprint {
         Footprint {
             name: "SmolLM2".to_owned(),
+            architecture: "llama".to_owned(),
+            format: Some("Q4_1".to_owned()),
+            parameters: 135_000_000,
             bytes: 100 << 20,
             layers: 30,
             kv_heads: 90,
             head_len: 128,
+            width: 576,
             context: 8192,
             fingerprint: Fingerprint::new(0),
         }
+    }
+
+    #[test]
+    fn a_model_is_the_same_in_every_format() {
+        let copy = Footprint {
+            format: Some("BF16".to_owned()),
+            bytes: 270 << 20,
+            fingerprint: Fingerprint::new(1),
+            ..footprint()
+        };
+        assert!(copy.is_same_model(&footprint()));
+        assert!(!Footprint { layers: 29, ..footprint() }.is_same_model(&footprint()));
+        assert!(!Footprint { name: "SmolLM2 Instruct".to_owned(), ..footprint() }.is_same_model(&footprint()));
+        assert!(!Footprint { architecture: "qwen2".to_owned(), ..footprint() }.is_same_model(&footprint()));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | [`vocabulary_file`] | makes a vocabulary file: what a device needs to tokenise for a target that it does not hold |
 //! | [`Footprint`] | what a model will take of the memory, by the header of its file |
 //! | [`System`] | what llama.cpp was built for, and what it finds here |
-//! | [`requantize`] | makes a copy of a model file in another precision |
+//! | [`requantize`] | makes a copy of a model file in another [`Format`] |
 
 mod charsmap;
 mod convert;
@@ -16,6 +16,7 @@ mod engine;
 mod ffi;
 mod file;
 mod footprint;
+mod format;
 mod header;
 mod memory;
 mod model;
@@ -24,9 +25,10 @@ mod runs;
 mod system;
 mod vocab;
 
-pub use convert::{Precision, requantize, vocabulary_file};
+pub use convert::{requantize, vocabulary_file};
 pub use engine::{CacheType, EngineOptions, LlamaEngine};
 pub use footprint::Footprint;
+pub use format::Format;
 pub use model::{Description, LlamaModel, LoadOptions};
 pub use system::{Gpu, System, leave};
 pub use vocab::load_vocabulary;

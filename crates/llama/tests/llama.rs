@@ -9,7 +9,7 @@ use std::thread;
 use sled_core::step::{CacheOp, Row, SequenceId};
 use sled_core::{Position, Token};
 use sled_llama::{
-    CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, Precision, load_vocabulary, requantize,
+    CacheType, EngineOptions, Footprint, Format, LlamaEngine, LlamaModel, LoadOptions, load_vocabulary, requantize,
     vocabulary_file,
 };
 use sled_model::{Error, Model};
@@ -145,7 +145,7 @@ fn a_ragged_batch_gives_each_sequence_the_logits_that_it_has_alone() {
 fn with_32_bit_weights_batching_changes_no_choice() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("f32.gguf");
-    requantize(&model_path(), &copy, Precision::F32).unwrap();
+    requantize(&model_path(), &copy, Format::F32, |_| ()).unwrap();
     let (original, model) = (load(&model_path()), load(&copy));
     let (batched, alone) = batched_and_alone(&model);
     let gap = gap(&batched, &alone);
@@ -156,6 +156,34 @@ fn with_32_bit_weights_batching_changes_no_choice() {
     assert_ne!(model.fingerprint(), original.fingerprint());
     assert_eq!(model.description().parameters, original.description().parameters);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+}
+
+#[test]
+fn a_copy_in_any_format_is_the_same_model_and_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = Footprint::read(&model_path()).unwrap();
+    assert_eq!(original.format.as_deref(), Some("Q4_1"));
+    for format in Format::ALL {
+        let copy = folder.path().join("copy.gguf");
+        requantize(&model_path(), &copy, format, |_| ()).unwrap();
+        let footprint = Footprint::read(&copy).unwrap();
+        assert_eq!(footprint.format.as_deref(), Some(format.name()));
+        assert!(footprint.is_same_model(&original), "{footprint:?}");
+        assert_eq!(footprint.parameters, original.parameters);
+        assert!(footprint.bytes > format.least_bytes(footprint.parameters), "{footprint:?}");
+        assert_eq!(load(&copy).description().parameters, original.parameters);
+    }
+}
+
+#[test]
+fn a_copy_does_not_take_the_place_of_its_original() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = folder.path().join("original.gguf");
+    fs::copy(model_path(), &original).unwrap();
+    let same = folder.path().join("..").join(folder.path().file_name().unwrap()).join("original.gguf");
+    let error = requantize(&original, &same, Format::F16, |_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("the copy would take its place; name another file"), "{error}");
+    assert_eq!(Footprint::read(&original).unwrap(), Footprint::read(&model_path()).unwrap());
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod top;
 pub use agent::AgentArgs;
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
-pub use models::{ConvertArgs, ListArgs, PullArgs};
+pub use models::{ListArgs, PullArgs, QuantizeArgs};
 use sled_core::sampler::SamplingParams;
 use sled_launch::args::{DeviceArgs, PairArgs, ServeArgs};
 pub use top::TopArgs;
@@ -74,9 +74,8 @@ pub enum Command {
     Ps(PsArgs),
     /// Watch a server: rates, batches, step times, cache and sessions, once a second
     Top(TopArgs),
-    /// Copy a model with its weights in another precision: a large copy of the same model, to see how a memory-bound target
-    /// behaves
-    Convert(ConvertArgs),
+    /// Copy a model with its weights in another format: smaller, or one that this processor computes faster (see `sled doctor`)
+    Quantize(QuantizeArgs),
     /// Check this device, or this server, and say what to do
     Doctor(DoctorArgs),
     /// List the models that are known, and those that are downloaded

@@ -1,7 +1,8 @@
 //! What the commands are told that fetch, list and copy models.
 
 use clap::Args;
-use sled_llama::Precision;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use sled_llama::Format;
 
 #[derive(Debug, Args)]
 pub struct PullArgs {
@@ -10,16 +11,16 @@ pub struct PullArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct ConvertArgs {
+pub struct QuantizeArgs {
     /// The model to copy: a name from `sled list`, hf:ORG/REPO/FILE.gguf, or a path
     pub model: String,
 
-    /// Where the copy goes
+    /// Where the copy goes: FILE.gguf
     pub out: std::path::PathBuf,
 
-    /// f16 or f32
-    #[arg(long, env = "SLED_PRECISION", value_name = "f16|f32", default_value = "f16", value_parser = precision)]
-    pub precision: Precision,
+    /// The format of its weights
+    #[arg(value_name = "TYPE", ignore_case = true, value_parser = format())]
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -29,10 +30,7 @@ pub struct ListArgs {
     pub json: bool,
 }
 
-fn precision(text: &str) -> Result<Precision, String> {
-    match text {
-        "f16" => Ok(Precision::F16),
-        "f32" => Ok(Precision::F32),
-        _ => Err("use f16 or f32".to_owned()),
-    }
+fn format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name))
+        .try_map(|name| Format::named(&name).ok_or_else(|| format!("there is no format {name}")))
 }

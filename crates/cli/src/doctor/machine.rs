@@ -6,6 +6,7 @@ use sled_llama::System;
 use sled_model::catalog::Store;
 
 use super::facts::{Gpu, Machine};
+use crate::disk;
 use sled_launch::{device, measure};
 
 /// What this machine is and has.
@@ -24,7 +25,7 @@ pub fn look() -> Machine {
         has_nvidia: Path::new("/dev/nvidiactl").exists(),
         backends,
         gpus: gpus.into_iter().map(gpu).collect(),
-        disk_free: folder.as_deref().and_then(disk_free),
+        disk_free: folder.as_deref().and_then(disk::free),
         model_folder: folder.map(|folder| folder.display().to_string()).unwrap_or_default(),
     }
 }
@@ -51,17 +52,4 @@ fn unused(used: &[String]) -> Vec<String> {
 /// The load of the last minute, where Linux tells it.
 fn load() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
-}
-
-/// How many bytes are free for what is put into `folder`, which need not be there yet.
-#[cfg(unix)]
-fn disk_free(folder: &Path) -> Option<u64> {
-    let there = folder.ancestors().find(|folder| folder.exists())?;
-    let disk = rustix::fs::statvfs(there).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn disk_free(_folder: &Path) -> Option<u64> {
-    None
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, Precision, requantize};
+use sled_llama::{CacheType, EngineOptions, Format, LlamaEngine, LlamaModel, requantize};
 use sled_model::reference::Difference;
 
 pub fn file(variable: &str) -> PathBuf {
@@ -22,7 +22,7 @@ pub fn smollm2_f32() -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smollm2-f32.gguf");
     if !path.exists() {
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        requantize(&file("SLED_TEST_SMOLLM2"), &partial, Precision::F32).unwrap();
+        requantize(&file("SLED_TEST_SMOLLM2"), &partial, Format::F32, |_| ()).unwrap();
         std::fs::rename(&partial, &path).unwrap();
     }
     path

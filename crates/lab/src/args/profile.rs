@@ -13,7 +13,7 @@ pub struct ProfileArgs {
     pub draft: Option<String>,
 
     /// The numbers of rows whose passes are measured; each row is a token of another session
-    #[arg(long, env = "SLED_ROWS", value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5,6,8,12,16,24,32", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, env = "SLED_ROWS", value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5,6,7,8,10,12,15,16,17,20,24,31,32", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub rows: Vec<u32>,
 
     /// How many tokens each session has in the cache already
@@ -32,7 +32,7 @@ pub struct ProfileArgs {
     #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]
     pub gpu_layers: Option<u32>,
 
-    /// The profile to write, or to add to: its name is the machine's
+    /// The profile to write, or to add to: its name is the machine's [default: none, only the table is printed]
     #[arg(long, env = "SLED_OUT", value_name = "FILE")]
-    pub out: std::path::PathBuf,
+    pub out: Option<std::path::PathBuf>,
 }

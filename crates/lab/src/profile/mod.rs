@@ -1,5 +1,7 @@
 //! `sled profile`: measures this machine and a model on it, as a profile for the simulator.
 
+mod table;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ const LONGER: usize = 1024;
 /// How many tokens are drafted.
 const DRAFTS: usize = 64;
 
-/// Measures, and writes the profile; one that is there already is added to.
+/// Measures, prints what passes cost, and writes the profile; one that is there already is added to.
 pub fn profile(args: &ProfileArgs) -> anyhow::Result<()> {
     let mut rows: Vec<usize> = args.rows.iter().map(|&rows| rows as usize).collect();
     rows.sort_unstable();
@@ -29,24 +31,43 @@ pub fn profile(args: &ProfileArgs) -> anyhow::Result<()> {
         return Err(Usage("--rows needs two numbers at least, say --rows 1,2,4,8".to_owned()).into());
     }
     let cpu = measure::cpu_name();
-    let mut profile = if args.out.exists() { Profile::load(&args.out)? } else { empty(&cpu) };
+    let there = args.out.as_deref().filter(|out| out.exists());
+    let mut profile = there.map_or_else(|| Ok(empty(&cpu)), Profile::load)?;
     let threads = device::threads(args.threads);
     let source = format!("`{}`, {}, {cpu}, {threads} threads", command(args), jiff::Zoned::now().date());
     let steps = rows.len() * (args.repeat as usize + 1);
     let bar = bar(steps + if args.draft.is_some() { DRAFTS } else { 0 }, "passes of the target".to_owned());
     let (name, target) = target(args, &rows, threads, &source, &bar)?;
+    let mut lines = text(&target);
     profile.targets.insert(name, target);
     if let Some(draft) = &args.draft {
         bar.set_message("drafts");
         let (name, drafter) = drafter(args, draft, threads, &source, &bar)?;
+        lines.push(format!("{}: {:.1} drafts a second", drafter.title, drafter.tokens_per_s.value));
         profile.drafters.insert(name, drafter);
     }
     bar.finish_and_clear();
-    let text = profile.to_toml();
-    std::fs::write(&args.out, &text).with_context(|| format!("cannot write {}; check --out", args.out.display()))?;
-    print!("{text}");
-    eprintln!("written to {}", args.out.display());
+    for line in lines {
+        println!("{line}");
+    }
+    if let Some(out) = &args.out {
+        std::fs::write(out, profile.to_toml())
+            .with_context(|| format!("cannot write {}; check --out", out.display()))?;
+        eprintln!("written to {}", out.display());
+    }
     Ok(())
+}
+
+/// What was measured of a target, for people.
+fn text(target: &Target) -> Vec<String> {
+    let PassTime::Points(points) = &target.time else { return Vec::new() };
+    let mut lines = vec![target.title.clone(), String::new()];
+    lines.extend(table::lines(&points.value));
+    lines.push(String::new());
+    let value = |number: &Option<Number>| number.as_ref().map_or(0.0, |number| number.value);
+    lines.push(format!("{:.1} ms more for each thousand tokens in the cache", value(&target.context_ms)));
+    lines.push(format!("a row of a prompt adds {:.0} % of what another does", 100.0 * value(&target.prompt_row)));
+    lines
 }
 
 fn target(

@@ -57,6 +57,22 @@ impl Gguf {
         unsafe { sys::gguf_get_n_tensors(self.header.as_ptr()) }
     }
 
+    /// How many numbers the tensors have.
+    pub(crate) fn elements(&self) -> u64 {
+        (0..self.tensors())
+            .map(|tensor| {
+                // SAFETY: the header is alive, `tensor` is less than the number of tensors, and its type is one that the header
+                // was accepted with.
+                let (size, of_block, block) = unsafe {
+                    let kind = sys::gguf_get_tensor_type(self.header.as_ptr(), tensor);
+                    let size = sys::gguf_get_tensor_size(self.header.as_ptr(), tensor);
+                    (size as u64, sys::ggml_type_size(kind) as u64, sys::ggml_blck_size(kind))
+                };
+                size.checked_div(of_block).unwrap_or(0).saturating_mul(u64::try_from(block).unwrap_or(0))
+            })
+            .fold(0, u64::saturating_add)
+    }
+
     /// In how many files the model comes.
     pub(crate) fn parts(&self) -> u16 {
         // SAFETY: the header is alive and the key a C string; the value is only read where it is there and a u16.
@@ -175,6 +191,12 @@ impl Drop for Gguf {
         // SAFETY: the header is alive and nobody else has it.
         unsafe { sys::gguf_free(self.header.as_ptr()) };
     }
+}
+
+/// What llama.cpp calls a format of model files, such as `Q4_K - Medium`.
+pub(crate) fn file_type_name(file_type: sys::llama_ftype) -> String {
+    // SAFETY: any number has a name, which is a static C string.
+    unsafe { CStr::from_ptr(sys::llama_ftype_name(file_type)) }.to_string_lossy().into_owned()
 }
 
 /// Writes a copy of the model file `input` to `output`, with its weights as `file_type`, on all cores that are there for it.

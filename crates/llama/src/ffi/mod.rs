@@ -15,7 +15,7 @@ mod weights;
 
 pub(crate) use context::{Context, ContextOptions, Failure};
 pub(crate) use exit::leave;
-pub(crate) use gguf::{Gguf, quantize};
+pub(crate) use gguf::{Gguf, file_type_name, quantize};
 pub(crate) use system::{Device, backends, devices, system_info};
 pub(crate) use weights::{Load, Weights};
 
