@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use sled_llama::{Format, requantize};
 use support::{Server, file};
 
 /// Runs `sled` with what the environment says of SLED left out: its exit code, and what it said.
@@ -95,6 +96,34 @@ fn real_doctor_measures_a_server_to_be() {
     assert!(stdout.contains("1024 tokens for 2 sessions at once: 512 for each"), "{stdout}");
     assert!(stdout.contains(" rows, on 2 threads") && stdout.contains("beside 1 other"), "{stdout}");
     assert!(stdout.trim_end().ends_with("-c 1024 -np 2 -t 2 --host 0.0.0.0"), "{stdout}");
+}
+
+#[test]
+fn real_doctor_measures_the_formats_of_a_model_that_are_at_hand() {
+    let model = file("SLED_TEST_SMOLLM2");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.gguf");
+    requantize(&model, &copy, Format::Q8_0, |_| ()).unwrap();
+    let (model, copy) = (model.to_str().unwrap(), copy.to_str().unwrap());
+    let other = file("SLED_TEST_DRAFT");
+    let args =
+        ["doctor", "-m", model, "-m", copy, "-m", other.to_str().unwrap(), "--devices", "3", "-c", "1024", "--json"];
+    let (code, stdout, stderr) = sled(&args);
+    assert_eq!(code, Some(0), "{stderr}{stdout}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let formats = report["facts"]["formats"].as_array().unwrap();
+    for (name, format) in [(model, "Q4_1"), (copy, "Q8_0")] {
+        let found = formats.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name}: {stdout}"));
+        assert_eq!(found["format"], format);
+        let rows: Vec<_> = found["points"].as_array().unwrap().iter().map(|point| point[0].as_f64().unwrap()).collect();
+        assert_eq!(rows, [1.0, 2.0, 3.0, 4.0, 8.0]);
+        assert!(found["sled"].as_f64().unwrap() > 0.0 && found["plain"].as_f64().unwrap() > 0.0, "{found}");
+    }
+    let checks: Vec<_> =
+        report["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "formats").collect();
+    let facts: Vec<_> = checks.iter().map(|check| check["fact"].as_str().unwrap()).collect();
+    assert!(facts[0].contains("for 3 devices"), "{facts:?}");
+    assert!(facts[1].contains("was not measured: it is another model"), "{facts:?}");
 }
 
 #[test]

@@ -19,9 +19,14 @@ pub struct DoctorArgs {
     #[arg(long, env = "SLED_DRAFT", value_name = "MODEL|ngram|none")]
     pub draft: Option<String>,
 
-    /// Check this machine as a server of this model, instead of as a device
+    /// Check this machine as a server of this model, instead of as a device; it is compared with its other formats that are
+    /// downloaded, or given by another -m
     #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL")]
-    pub model: Option<String>,
+    pub model: Vec<String>,
+
+    /// As a server: the devices that it is to be fast for [default: as many as --parallel]
+    #[arg(long, env = "SLED_DEVICES", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub devices: Option<u32>,
 
     /// As a server: tokens that the KV cache is to hold, over all sessions
     #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..))]

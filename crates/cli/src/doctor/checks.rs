@@ -3,8 +3,8 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::expect;
 use super::facts::{Drafter, Facts, Found, Machine, Server, Target};
+use super::{choice, expect};
 
 /// A check and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,10 +27,11 @@ pub enum Mark {
     Problem,
 }
 
-const NATIVE: &str = "make build NATIVE=1";
+pub const NATIVE: &str = "make build NATIVE=1";
 
 /// Instruction sets that matter for the engine's speed, as llama.cpp names them.
-const MATTER: [&str; 9] = ["AVX2", "FMA", "F16C", "AVX512", "AVX512_VNNI", "NEON", "DOTPROD", "MATMUL_INT8", "SVE"];
+const MATTER: [&str; 10] =
+    ["AVX2", "FMA", "F16C", "AVX512", "AVX512_VNNI", "AVX512_BF16", "NEON", "DOTPROD", "MATMUL_INT8", "SVE"];
 
 /// Without these, where the processor has them, the engine is several times slower.
 const NEEDED: [&str; 2] = ["AVX2", "DOTPROD"];
@@ -54,6 +55,7 @@ pub fn of(facts: &Facts) -> Vec<Check> {
     checks.push(disk(&facts.machine));
     if let Some(target) = &facts.target {
         checks.extend(model(target));
+        checks.extend(choice::of(facts));
         return checks;
     }
     let found = facts.server.as_ref().and_then(|server| server.found.as_ref());
@@ -65,11 +67,11 @@ pub fn of(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn ok(name: &'static str, fact: String) -> Check {
+pub fn ok(name: &'static str, fact: String) -> Check {
     Check { name, mark: Mark::Ok, fact, advice: None }
 }
 
-fn warning(name: &'static str, fact: String, advice: &str) -> Check {
+pub fn warning(name: &'static str, fact: String, advice: &str) -> Check {
     Check { name, mark: Mark::Warning, fact, advice: Some(advice.to_owned()) }
 }
 

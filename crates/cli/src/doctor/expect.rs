@@ -62,16 +62,21 @@ pub fn of_device(facts: &Facts) -> anyhow::Result<Vec<Speeds>> {
     loads.into_iter().map(speeds).collect()
 }
 
-/// What each of a server's devices has: one that is alone, and as many as there are sequences.
-pub fn of_server(passes: &Passes, parallel: u32) -> anyhow::Result<Vec<Speeds>> {
-    let mut loads = vec![0, parallel as usize - 1];
+/// What each of a server's devices has: one that is alone, and as many as `devices`.
+pub fn of_server(passes: &Passes, devices: u32) -> anyhow::Result<Vec<Speeds>> {
+    let mut loads = vec![0, (devices as usize).saturating_sub(1)];
     loads.dedup();
-    let drafts = Some((ASSUMED_DRAFT_MS, ASSUMED_ACCEPTANCE));
     let speeds = |others| {
-        let each = |drafts| simulate(Cost::points(passes.points.clone()), vec![class(drafts, 0.0, others + 1)]);
-        Ok(Speeds { others, sled: Some(each(drafts)?), plain: Some(each(None)?), device: None })
+        let (sled, plain) = each(&passes.points, others + 1)?;
+        Ok(Speeds { others, sled: Some(sled), plain: Some(plain), device: None })
     };
     loads.into_iter().map(speeds).collect()
+}
+
+/// Tokens a second of each of `devices` of a server whose passes take `points`: with the drafts that are assumed, and without.
+pub fn each(points: &[[f64; 2]], devices: usize) -> anyhow::Result<(f64, f64)> {
+    let each = |drafts| simulate(Cost::points(points.to_vec()), vec![class(drafts, 0.0, devices)]);
+    Ok((each(Some((ASSUMED_DRAFT_MS, ASSUMED_ACCEPTANCE)))?, each(None)?))
 }
 
 /// The line through the first and the last of the points `[rows, milliseconds]`. Where these have nearly the same rows, what a

@@ -14,6 +14,8 @@ pub struct Facts {
     pub trial: Option<Trial>,
     /// Of a server.
     pub target: Option<Target>,
+    /// The formats of its model that are at hand, the fastest first.
+    pub formats: Vec<Format>,
 }
 
 /// This machine.
@@ -26,6 +28,8 @@ pub struct Machine {
     pub features: Vec<String>,
     /// Those that the processor has besides, and the engine would use.
     pub unused_features: Vec<String>,
+    /// Whether the processor computes BF16 natively.
+    pub has_bf16: bool,
     pub cores: u32,
     /// How many programs want to compute, on average over the last minute.
     pub load: Option<f64>,
@@ -128,6 +132,7 @@ pub struct Target {
     /// Why it cannot be served.
     pub error: Option<String>,
     pub weights_bytes: u64,
+    pub parameters: u64,
     /// The KV cache of `ctx_size` tokens, and what each of them takes.
     pub cache_bytes: u64,
     pub token_bytes: u64,
@@ -135,6 +140,8 @@ pub struct Target {
     pub context: u64,
     pub ctx_size: u32,
     pub parallel: u32,
+    /// How many devices it is to be fast for.
+    pub devices: u32,
     /// By how many threads its passes were measured; the fastest first.
     pub passes: Vec<Passes>,
 }
@@ -145,4 +152,21 @@ pub struct Passes {
     pub threads: u32,
     /// `[rows, milliseconds]`.
     pub points: Vec<[f64; 2]>,
+}
+
+/// A file of a model in one of its formats.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Format {
+    /// As `-m` names it.
+    pub name: String,
+    /// As model hubs call it, such as `Q4_K_M`.
+    pub format: String,
+    pub bytes: u64,
+    /// Why it was not measured.
+    pub error: Option<String>,
+    /// `[rows, milliseconds]` of passes.
+    pub points: Vec<[f64; 2]>,
+    /// Tokens a second that each device has by these, with drafts and without.
+    pub sled: Option<f64>,
+    pub plain: Option<f64>,
 }

@@ -18,6 +18,7 @@ pub fn look() -> Machine {
         cpu: measure::cpu_name(),
         architecture: std::env::consts::ARCH.to_owned(),
         unused_features: unused(&cpu_features),
+        has_bf16: has_bf16(),
         features: cpu_features,
         cores: device::cores(),
         load: load(),
@@ -42,11 +43,22 @@ fn unused(used: &[String]) -> Vec<String> {
         ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
         ("AVX512", std::arch::is_x86_feature_detected!("avx512f")),
         ("AVX512_VNNI", std::arch::is_x86_feature_detected!("avx512vnni")),
+        ("AVX512_BF16", has_bf16()),
     ];
     #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
     let there: [(&str, bool); 0] = [];
     let missed = there.iter().filter(|(name, there)| *there && !used.iter().any(|used| used == name));
     missed.map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// Whether the processor computes BF16 natively. Those with AMX also have it in AVX-512.
+fn has_bf16() -> bool {
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("bf16");
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    return false;
 }
 
 /// The load of the last minute, where Linux tells it.

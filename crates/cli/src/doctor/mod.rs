@@ -3,16 +3,19 @@
 //! | file | what it does |
 //! |---|---|
 //! | `facts.rs` | what was found out, as plain data |
-//! | `machine.rs`, `drafter.rs`, `server.rs`, `trial.rs`, `target.rs` | find it out |
+//! | `machine.rs`, `drafter.rs`, `server.rs`, `trial.rs`, `target.rs`, `formats.rs` | find it out |
 //! | `expect.rs` | the speeds that follow, by the simulator |
 //! | `checks.rs`, `advice.rs` | what is well and what is not, and the command to run |
+//! | `choice.rs` | which of a model's formats to serve |
 //! | `text.rs` | all of it as lines |
 
 mod advice;
 mod checks;
+mod choice;
 mod drafter;
 mod expect;
 mod facts;
+mod formats;
 mod machine;
 mod server;
 mod target;
@@ -47,8 +50,8 @@ struct Report {
 
 /// Looks, and prints what was found; an error if something is a problem.
 pub async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
-    let report = match &args.model {
-        Some(name) => of_server(args, name)?,
+    let report = match args.model.split_first() {
+        Some((name, others)) => of_server(args, name, others)?,
         None => of_device(args).await?,
     };
     if args.json {
@@ -65,14 +68,20 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     }
 }
 
-fn of_server(args: &DoctorArgs, name: &str) -> anyhow::Result<Report> {
-    let bar = bar(target::STEPS, "passes of the model".to_owned());
+fn of_server(args: &DoctorArgs, name: &str, others: &[String]) -> anyhow::Result<Report> {
+    let steps = target::steps(target::devices(args));
+    let bar = bar(steps, "passes of the model".to_owned());
     let machine = machine::look();
     let target = target::look(args, name, || bar.inc(1));
+    let begin = |format: &str| {
+        bar.set_message(format!("passes of {format}"));
+        bar.set_length(bar.position() + steps as u64);
+    };
+    let formats = formats::look(&target, others, begin, || bar.inc(1));
     let best = target.passes.first();
-    let expected = best.map(|best| expect::of_server(best, args.parallel)).transpose()?.unwrap_or_default();
+    let expected = best.map(|best| expect::of_server(best, target.devices)).transpose()?.unwrap_or_default();
     bar.finish_and_clear();
-    Ok(Report::new(Facts { machine, target: Some(target), ..Facts::default() }, expected, args.threads))
+    Ok(Report::new(Facts { machine, target: Some(target), formats, ..Facts::default() }, expected, args.threads))
 }
 
 async fn of_device(args: &DoctorArgs) -> anyhow::Result<Report> {

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use super::facts::{DraftModel, Drafter, Found, Machine, Passes, Target};
+use super::facts::{DraftModel, Drafter, Format, Found, Machine, Passes, Target};
 use super::*;
 use crate::args::Cli;
 
@@ -60,6 +60,7 @@ fn device() -> Facts {
             block: 4,
         }),
         target: None,
+        formats: Vec::new(),
     }
 }
 
@@ -239,4 +240,37 @@ fn a_server_is_given_what_its_memory_holds() {
     assert!(text.ends_with("sled serve -m big -c 1280 -np 16 -t 2 --host 0.0.0.0"), "{text}");
     assert!(text.contains("80 ms for 1, 150 ms for 8 rows, on 2 threads"), "{text}");
     assert_runs(&text);
+}
+
+#[test]
+fn formats_are_shown_with_what_their_passes_take() {
+    let format = |name: &str, format: &str, bytes, points: &[[f64; 2]], sled| Format {
+        name: name.to_owned(),
+        format: format.to_owned(),
+        bytes,
+        points: points.to_vec(),
+        sled: Some(sled),
+        plain: Some(8.25),
+        error: None,
+    };
+    let formats = vec![
+        format("b.gguf", "BF16", 3 * GIB, &[[1.0, 92.0], [4.0, 158.4], [8.0, 220.0]], 12.3),
+        format("big", "Q4_K_M", GIB, &[[1.0, 39.0], [4.0, 122.0]], 10.0),
+    ];
+    let target = Target {
+        name: "big".to_owned(),
+        devices: 4,
+        passes: vec![Passes { threads: 2, points: vec![[1.0, 39.0], [4.0, 122.0]] }],
+        ..Target::default()
+    };
+    let text = text(Facts { machine: machine(), target: Some(target), formats, ..Facts::default() }, Vec::new());
+    let expected = "
+formats at hand, by how fast they are for 4 devices (ms of a pass by its rows, and tokens/s of each):
+                size      1      4      8    plain  drafts *
+  BF16      3.00 GiB     92    158    220      8.2      12.3  b
+  Q4_K_M    1.00 GiB     39    122      -      8.2      10.0  big
+";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("warning formats     BF16 is 1.23 times as fast as Q4_K_M for 4 devices\n"), "{text}");
+    assert!(text.contains("-> serve it with -m b.gguf\n"), "{text}");
 }

@@ -1,8 +1,13 @@
 //! What was found out, as lines for a terminal.
 
+use indicatif::HumanBytes;
+
+use sled_launch::models;
+
 use super::Report;
 use super::checks::Mark;
 use super::expect::{ASSUMED_ACCEPTANCE, ASSUMED_DRAFT_MS, Speeds};
+use super::facts::{Facts, Format};
 
 /// All lines; with `colours`, marks are signs, else words.
 pub fn lines(report: &Report, colours: bool) -> Vec<String> {
@@ -17,6 +22,10 @@ pub fn lines(report: &Report, colours: bool) -> Vec<String> {
     if !report.expected.is_empty() {
         lines.push(String::new());
         lines.extend(table(report));
+    }
+    if report.facts.formats.iter().filter(|format| format.error.is_none()).count() > 1 {
+        lines.push(String::new());
+        lines.extend(formats(&report.facts));
     }
     if let Some(advice) = &report.advice {
         lines.push(String::new());
@@ -80,6 +89,41 @@ fn table(report: &Report) -> Vec<String> {
         lines.push("  * assumed: devices differ".to_owned());
     } else if measured && report.facts.server.as_ref().is_some_and(|server| server.is_here) {
         lines.push("  server and device share this machine's cores; together they are slower than this".to_owned());
+    }
+    lines
+}
+
+/// What was measured of each format, the fastest first.
+fn formats(facts: &Facts) -> Vec<String> {
+    let measured: Vec<&Format> = facts.formats.iter().filter(|format| format.error.is_none()).collect();
+    let devices = facts.target.as_ref().map_or(1, |target| target.devices);
+    let rows: Vec<f64> = measured
+        .iter()
+        .map(|it| &it.points)
+        .max_by_key(|points| points.len())
+        .map_or_else(Vec::new, |points| points.iter().map(|[rows, _]| *rows).collect());
+    let width = measured.iter().map(|format| format.format.len()).max().unwrap_or_default();
+    let head: Vec<String> = rows.iter().map(|rows| format!("{rows:>7}")).collect();
+    let mut lines = vec![
+        format!(
+            "formats at hand, by how fast they are for {devices} devices (ms of a pass by its rows, and tokens/s of each):"
+        ),
+        format!("  {:<width$}{:>12}{}{:>9}{:>10}", "", "size", head.concat(), "plain", "drafts *"),
+    ];
+    for format in measured {
+        let ms = |rows: &f64| format.points.iter().find(|[other, _]| other == rows).map(|[_, ms]| *ms);
+        let cells: Vec<String> =
+            rows.iter().map(|rows| ms(rows).map_or_else(|| format!("{:>7}", "-"), |ms| format!("{ms:>7.0}"))).collect();
+        let rate = |rate: Option<f64>| rate.unwrap_or_default();
+        lines.push(format!(
+            "  {:<width$}{:>12}{}{:>9.1}{:>10.1}  {}",
+            format.format,
+            HumanBytes(format.bytes).to_string(),
+            cells.concat(),
+            rate(format.plain),
+            rate(format.sled),
+            models::api_name(&format.name)
+        ));
     }
     lines
 }
