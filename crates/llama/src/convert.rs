@@ -7,7 +7,7 @@ use std::{fs, thread};
 
 use sled_model::Error;
 
-use super::ffi;
+use super::ffi::{self, Load, Weights};
 use super::file::ModelFile;
 use super::format::Format;
 
@@ -27,6 +27,8 @@ pub fn requantize(input: &Path, output: &Path, format: Format, mut progress: imp
     if !file.has_weights() {
         return Err(Error::NoWeights(input.to_owned()));
     }
+    // llama.cpp's quantiser does not look at shapes, and ends the process over one that it does not expect.
+    drop(Weights::load(input, Load::Shapes)?);
     let failed = |reason: String| Error::Convert { path: input.to_owned(), reason };
     if file.has(output) {
         return Err(failed("the copy would take its place; name another file".to_owned()));

@@ -15,6 +15,8 @@ use super::{c_path, log, start};
 pub(crate) enum Load {
     /// The vocabulary and the metadata.
     Vocabulary,
+    /// The vocabulary, the metadata, and whether the weights have the shapes that they must have; not the weights themselves.
+    Shapes,
     /// The weights too, with at most this many layers on the GPU.
     Weights {
         /// How many layers.
@@ -55,6 +57,11 @@ impl Weights {
         params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
         match load {
             Load::Vocabulary => params.vocab_only = true,
+            Load::Shapes => {
+                params.no_alloc = true;
+                params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+                params.n_gpu_layers = 0;
+            }
             Load::Weights { gpu_layers } => params.n_gpu_layers = i32::try_from(gpu_layers).unwrap_or(i32::MAX),
         }
         // SAFETY: the path is a C string, and the pointers in the default parameters are null or static.

@@ -14,7 +14,7 @@ use gguf::{
     string, text, tiny, truth,
 };
 use sled_core::step::Row;
-use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, load_vocabulary};
+use sled_llama::{CacheType, EngineOptions, Format, LlamaEngine, LlamaModel, LoadOptions, load_vocabulary, requantize};
 use sled_model::Model;
 use sled_model::vocabulary::Vocab;
 
@@ -285,6 +285,7 @@ fn tensors() -> Vec<(String, File)> {
         change("without elements", &|tensors| tensors[at].1[0] = 0);
         change("of no dimension", &|tensors| tensors[at].1.clear());
         change("of four dimensions", &|tensors| tensors[at].1.resize(4, 1));
+        change("of four slices", &|tensors| tensors[at].1.extend([2, 2]));
         change("of five dimensions", &|tensors| tensors[at].1.resize(5, 1));
     }
     files
@@ -298,7 +299,7 @@ fn counts() -> Vec<(String, File)> {
     counts.into_iter().map(|counts| (format!("counts {counts:?}"), file(counts))).collect()
 }
 
-/// Loads each file of a folder as [`processes`] asks, and says so; in any other process it does nothing.
+/// Copies and loads each file of a folder as [`processes`] asks, and says so; in any other process it does nothing.
 #[test]
 fn loads_what_it_is_given() {
     let (Ok(folder), Ok(first)) = (std::env::var(FOLDER), std::env::var(FIRST)) else { return };
@@ -313,12 +314,14 @@ fn loads_what_it_is_given() {
         if let Ok(vocabulary) = &vocabulary {
             speak(vocabulary);
         }
+        let copied = requantize(&path, &path.with_extension("copy"), Format::Q4_0, |_| ());
         let model = LlamaModel::load(&path, &LoadOptions::default());
         let outcome = model.and_then(|model| run(&model));
         let word = |failure: Option<String>| failure.unwrap_or_else(|| "fine".to_owned());
         eprintln!(
-            "loaded {} | {}",
+            "loaded {} | {} | {}",
             word(vocabulary.err().map(|e| e.to_string())),
+            word(copied.err().map(|e| e.to_string())),
             word(outcome.err().map(|e| e.to_string()))
         );
     }
