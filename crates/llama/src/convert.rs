@@ -27,18 +27,24 @@ pub fn requantize(input: &Path, output: &Path, format: Format, mut progress: imp
     if !file.has_weights() {
         return Err(Error::NoWeights(input.to_owned()));
     }
-    // llama.cpp's quantiser does not look at shapes, and ends the process over one that it does not expect.
-    drop(Weights::load(input, Load::Shapes)?);
     let failed = |reason: String| Error::Convert { path: input.to_owned(), reason };
     if file.has(output) {
         return Err(failed("the copy would take its place; name another file".to_owned()));
     }
+    // llama.cpp's quantiser does not look at shapes, and ends the process over one that it does not expect.
+    drop(Weights::load(input, Load::Shapes)?);
     replace(output, |partial| {
         thread::scope(|scope| {
             let (ended, end) = mpsc::channel::<()>();
             let work = || {
                 let _ended = ended;
-                ffi::quantize(input, partial, format.file_type())
+                ffi::quantize(input, partial, format.file_type()).map_err(|error| match error {
+                    // The quantiser's only streams are to the copy.
+                    Error::Convert { reason, .. } if reason.contains("iostream error") => {
+                        failed("the copy cannot be written; check that the disk is not full".to_owned())
+                    }
+                    error => error,
+                })
             };
             let worker = thread::Builder::new().spawn_scoped(scope, work);
             let worker = worker.map_err(|error| failed(format!("no thread can be started: {error}")))?;
