@@ -50,7 +50,8 @@ fn fastest(target: &Target, formats: &[Format]) -> Option<Check> {
     Some(warning(NAME, fact, &format!("serve it with -m {}{coarser}", best.name)))
 }
 
-fn devices(number: u32) -> String {
+/// Whom a speed is for.
+pub fn devices(number: u32) -> String {
     if number == 1 { "for one device".to_owned() } else { format!("for {number} devices") }
 }
 

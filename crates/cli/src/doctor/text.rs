@@ -4,10 +4,10 @@ use indicatif::HumanBytes;
 
 use sled_launch::models;
 
-use super::Report;
 use super::checks::Mark;
 use super::expect::{ASSUMED_ACCEPTANCE, ASSUMED_DRAFT_MS, Speeds};
 use super::facts::{Facts, Format};
+use super::{Report, choice};
 
 /// All lines; with `colours`, marks are signs, else words.
 pub fn lines(report: &Report, colours: bool) -> Vec<String> {
@@ -96,7 +96,7 @@ fn table(report: &Report) -> Vec<String> {
 /// What was measured of each format, the fastest first.
 fn formats(facts: &Facts) -> Vec<String> {
     let measured: Vec<&Format> = facts.formats.iter().filter(|format| format.error.is_none()).collect();
-    let devices = facts.target.as_ref().map_or(1, |target| target.devices);
+    let for_devices = choice::devices(facts.target.as_ref().map_or(1, |target| target.devices));
     let rows: Vec<f64> = measured
         .iter()
         .map(|it| &it.points)
@@ -106,7 +106,7 @@ fn formats(facts: &Facts) -> Vec<String> {
     let head: Vec<String> = rows.iter().map(|rows| format!("{rows:>7}")).collect();
     let mut lines = vec![
         format!(
-            "formats at hand, by how fast they are for {devices} devices (ms of a pass by its rows, and tokens/s of each):"
+            "formats at hand, by how fast they are {for_devices} (ms of a pass by its rows, and tokens/s of each):"
         ),
         format!("  {:<width$}{:>12}{}{:>9}{:>10}", "", "size", head.concat(), "plain", "drafts *"),
     ];
