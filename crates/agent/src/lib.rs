@@ -29,7 +29,7 @@ use sled_core::device::Resilience;
 use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::Sampler;
-use sled_device::{Counters, Drafts, Link, Session, SessionOptions, SharedDrafter, Vocabularies};
+use sled_device::{Counters, Drafts, RemoteServer, Session, SessionOptions, SharedDrafter, Vocabularies};
 use sled_model::grammar::Compiler;
 use sled_model::ngram::NgramDrafter;
 use sled_model::vocabulary::Vocab;
@@ -117,14 +117,14 @@ struct Terms {
     bounds: Bounds,
     model_fingerprint: Option<Fingerprint>,
     /// A server that answered when it was last asked; while there is none, one is looked for.
-    link: Option<Link>,
+    remote: Option<RemoteServer>,
 }
 
 impl Agent {
     /// An agent that serves `target`. If no server has been met yet, it goes on looking for one.
     #[must_use]
     pub fn start(target: Target, options: AgentOptions) -> Self {
-        let Target { name, description, vocab, bounds, model_fingerprint, link } = target;
+        let Target { name, description, vocab, bounds, model_fingerprint, remote } = target;
         let card = ModelCard {
             id: name,
             description,
@@ -132,12 +132,12 @@ impl Agent {
             drafter: options.drafter_card.clone(),
             modes: modes(&options),
         };
-        let meets = link.is_none() && !options.servers.is_empty();
+        let meets = remote.is_none() && !options.servers.is_empty();
         let inner = Inner {
             card,
             compiler: Arc::new(Compiler::new(&vocab)),
             vocab,
-            terms: Mutex::new(Terms { bounds, model_fingerprint, link }),
+            terms: Mutex::new(Terms { bounds, model_fingerprint, remote }),
             pool: Pool::new(options.places.max(IDLE)),
             places: Arc::new(Places::new(options.places, options.queue)),
             counters: Counters::default(),
@@ -249,12 +249,12 @@ impl Inner {
     }
 
     async fn open(self: &Arc<Self>, mode: Mode) -> Result<Session, sled_device::Error> {
-        let Terms { bounds, model_fingerprint, link } = self.terms();
+        let Terms { bounds, model_fingerprint, remote } = self.terms();
         if mode == Mode::Device {
             return Ok(Session::unconnected(bounds, None, self.session_options(mode)?));
         }
-        if let Some(link) = link {
-            match Session::open(&link, self.session_options(mode)?).await {
+        if let Some(remote) = remote {
+            match Session::open(&remote, self.session_options(mode)?).await {
                 Ok(session) => {
                     if !session.is_connected() {
                         // The server has no place for it, and it may be that those who hold one wait here for nothing.
@@ -273,8 +273,8 @@ impl Inner {
 
     /// No server answers: until one does, nobody waits to find that out again.
     fn lost(self: &Arc<Self>) {
-        let link = self.terms.lock().unwrap_or_else(PoisonError::into_inner).link.take();
-        if link.is_some() {
+        let remote = self.terms.lock().unwrap_or_else(PoisonError::into_inner).remote.take();
+        if remote.is_some() {
             tokio::spawn(Arc::clone(self).meet());
         }
     }
@@ -301,10 +301,10 @@ impl Inner {
         loop {
             let found = Target::from_server(&self.options.servers, &self.options.vocabularies).await;
             match found.and_then(|target| target.check_vocabulary(&self.vocab)) {
-                Ok(Target { name, bounds, model_fingerprint, link, .. }) => {
+                Ok(Target { name, bounds, model_fingerprint, remote, .. }) => {
                     tracing::info!(model = name, "a server answers");
                     *self.terms.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Terms { bounds, model_fingerprint, link };
+                        Terms { bounds, model_fingerprint, remote };
                     // Sessions from before may be on other terms, and have nothing on the server that is worth keeping.
                     self.pool.clear();
                     return;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sled_api::backend::DrafterCard;
 use sled_core::names::{Fingerprint, PlainText};
 use sled_core::policy::Policy;
-use sled_device::{Link, Vocabularies};
+use sled_device::{RemoteServer, Vocabularies};
 use sled_model::vocabulary::Vocab;
 use sled_wire::{Bounds, Checksum, Description};
 
@@ -29,7 +29,7 @@ pub struct Target {
     /// Identifies the target model; `None` if nothing is known of it.
     pub model_fingerprint: Option<Fingerprint>,
     /// A server that has it; `None` if none answers.
-    pub link: Option<Link>,
+    pub remote: Option<RemoteServer>,
 }
 
 /// What is remembered of a server.
@@ -56,10 +56,10 @@ impl Target {
     /// # Errors
     /// If none answers, or its vocabulary cannot be had.
     pub async fn from_server(servers: &[String], vocabularies: &Vocabularies) -> Result<Self, Error> {
-        let link = Link::connect_any(servers).await?;
-        let vocab = vocabularies.obtain(&link).await?;
-        let description = link.description().clone();
-        if let Err(error) = remember(vocabularies, link.address(), &description) {
+        let remote = RemoteServer::connect_any(servers).await?;
+        let vocab = vocabularies.obtain(&remote).await?;
+        let description = remote.description().clone();
+        if let Err(error) = remember(vocabularies, remote.address(), &description) {
             // It is only missed when the device starts and the server does not answer.
             tracing::warn!(%error, "what the server serves cannot be kept");
         }
@@ -70,7 +70,7 @@ impl Target {
             vocab,
             bounds,
             model_fingerprint: Some(model_fingerprint),
-            link: Some(link),
+            remote: Some(remote),
         })
     }
 
@@ -102,7 +102,7 @@ impl Target {
                     max_draft: server.max_draft,
                 },
                 model_fingerprint: Some(server.model_fingerprint),
-                link: None,
+                remote: None,
             })
         })
     }
@@ -113,7 +113,7 @@ impl Target {
     pub fn from_drafter(drafter: DrafterCard, vocab: Vocab, context: usize) -> Self {
         let bounds = Bounds { vocabulary_size: vocab.size(), context, max_draft: Policy::MAX_LENGTH };
         let DrafterCard { name, description } = drafter;
-        Self { name, description, vocab, bounds, model_fingerprint: None, link: None }
+        Self { name, description, vocab, bounds, model_fingerprint: None, remote: None }
     }
 }
 

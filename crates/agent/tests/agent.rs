@@ -15,7 +15,7 @@ use sled_agent::{Agent, Drafter, Http, Target};
 use sled_api::backend::{Backend, Event, Job, Mode, Refusal};
 use sled_api::listen::Limits;
 use sled_core::device::{FinishReason, Prompt, Provenance};
-use sled_device::{Link, SharedDrafter};
+use sled_device::{RemoteServer, SharedDrafter};
 use sled_model::synthetic::SyntheticModel;
 use sled_sim::rng::Rng;
 use sled_wire::Activity;
@@ -77,7 +77,7 @@ async fn the_draft_model_alone_gives_its_own_output_and_marks_it() {
 #[tokio::test]
 async fn a_reader_that_goes_away_frees_its_place_and_stops_the_server() {
     let server = slow().await;
-    let link = Link::connect(&server.address.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.address.to_string()).await.unwrap();
     for mode in [Mode::Sled, Mode::Server] {
         let agent = agent(model(), server.address, 1, 4).await;
         let mut events = agent.start(job(&prompt(7, 150), mode)).unwrap();
@@ -89,7 +89,7 @@ async fn a_reader_that_goes_away_frees_its_place_and_stops_the_server() {
         drop(events);
         assert_eq!(read(next, |_, _| {}).await.ids(), expected(&prompt(18, 20)));
         // Both sessions are kept for another turn, and nothing is done for them.
-        let sessions = link.sessions().await.unwrap().sessions;
+        let sessions = remote.sessions().await.unwrap().sessions;
         assert_eq!(sessions.len(), 2);
         assert!(sessions.iter().all(|session| session.activity == Activity::Idle), "{sessions:?}");
         assert!(
@@ -98,7 +98,7 @@ async fn a_reader_that_goes_away_frees_its_place_and_stops_the_server() {
         );
         agent.close(Duration::ZERO).await;
         drop(agent);
-        while !link.sessions().await.unwrap().sessions.is_empty() {
+        while !remote.sessions().await.unwrap().sessions.is_empty() {
             tokio::task::yield_now().await;
         }
     }
@@ -164,7 +164,7 @@ async fn what_cannot_be_done_is_refused_with_a_sentence() {
 #[tokio::test]
 async fn a_chats_next_turn_is_read_only_from_where_it_goes_on() {
     let server = fast().await;
-    let link = Link::connect(&server.address.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.address.to_string()).await.unwrap();
     for mode in [Mode::Sled, Mode::Server] {
         let agent = agent(model(), server.address, 2, 4).await;
         let first = Prompt { tokens: (0..80).map(|t| 1 + t * 5 % 63).collect(), ..prompt(6, 20) };
@@ -177,16 +177,16 @@ async fn a_chats_next_turn_is_read_only_from_where_it_goes_on() {
         let known = tokens.len();
         tokens.extend([7, 8, 9]);
         let second = Prompt { tokens, ..prompt(3, 20) };
-        let before = link.sessions().await.unwrap().totals.rows;
+        let before = remote.sessions().await.unwrap().totals.rows;
         let answer = ask(&agent, &second, mode).await;
-        let rows = link.sessions().await.unwrap().totals.rows - before;
+        let rows = remote.sessions().await.unwrap().totals.rows - before;
         assert_eq!(answer.ids(), expected(&second));
         assert_eq!(answer.outcome().cached, known);
         assert!(rows < 80, "the server evaluated {rows} rows, for a text that it has {known} tokens of");
-        assert_eq!(link.sessions().await.unwrap().sessions.len(), 2, "it is the same session");
+        assert_eq!(remote.sessions().await.unwrap().sessions.len(), 2, "it is the same session");
         agent.close(Duration::ZERO).await;
         drop(agent);
-        while !link.sessions().await.unwrap().sessions.is_empty() {
+        while !remote.sessions().await.unwrap().sessions.is_empty() {
             tokio::task::yield_now().await;
         }
     }
@@ -322,7 +322,7 @@ async fn without_a_server_it_answers_alone_and_is_connected_when_one_comes() {
     });
     let target = remembered.await.unwrap();
     drop(server);
-    assert_eq!((target.name.as_str(), target.bounds.context, target.link.is_none()), ("synthetic", CONTEXT, true));
+    assert_eq!((target.name.as_str(), target.bounds.context, target.remote.is_none()), ("synthetic", CONTEXT, true));
 }
 
 #[tokio::test]

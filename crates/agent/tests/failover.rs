@@ -16,7 +16,7 @@ use sled_agent::{Agent, Target};
 use sled_api::backend::{Backend, Mode};
 use sled_core::device::{Fallback, FinishReason, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Error, Generation, Link, Session, SessionOptions};
+use sled_device::{Drafts, Error, Generation, RemoteServer, Session, SessionOptions};
 use sled_server::Settings;
 use sled_wire::{busy, pb};
 use support::stub::{Stub, black_hole};
@@ -41,7 +41,7 @@ fn options(servers: &[SocketAddr], fallback: Fallback) -> SessionOptions {
 
 async fn open(servers: &[SocketAddr], fallback: Fallback) -> Result<Session, Error> {
     let options = options(servers, fallback);
-    Session::open(&Link::connect_any(&options.servers).await?, options).await
+    Session::open(&RemoteServer::connect_any(&options.servers).await?, options).await
 }
 
 async fn generate(session: &mut Session, mut at: impl FnMut(usize)) -> Result<Generation, Error> {
@@ -93,14 +93,14 @@ async fn a_server_that_says_nothing_does_not_hide_the_next() {
     let (_hole, silent) = black_hole();
     let good = serve(CONTEXT, 64).await;
     let addresses = [silent.to_string(), good.address.to_string()];
-    let connecting = Link::connect_any(&addresses);
-    let link = tokio::time::timeout(Duration::from_secs(8), connecting).await.expect("it does not wait").unwrap();
-    assert_eq!(link.address(), good.address.to_string());
+    let connecting = RemoteServer::connect_any(&addresses);
+    let remote = tokio::time::timeout(Duration::from_secs(8), connecting).await.expect("it does not wait").unwrap();
+    assert_eq!(remote.address(), good.address.to_string());
     // One that says what it is, and opens nothing.
     let mute = Stub::Silent.serve().await;
     let options = options(&[mute, good.address], Fallback::Error);
-    let link = Link::connect(&mute.to_string()).await.unwrap();
-    let opening = Session::open(&link, options);
+    let remote = RemoteServer::connect(&mute.to_string()).await.unwrap();
+    let opening = Session::open(&remote, options);
     let mut session = tokio::time::timeout(Duration::from_secs(8), opening).await.expect("it does not wait").unwrap();
     assert_eq!(generate(&mut session, |_| {}).await.unwrap().tokens, expected(&prompt(7, 150)));
 }
@@ -108,10 +108,10 @@ async fn a_server_that_says_nothing_does_not_hide_the_next() {
 #[tokio::test]
 async fn a_server_that_says_nothing_is_given_up() {
     let mute = Stub::Silent.serve().await;
-    let link = Link::connect(&mute.to_string()).await.unwrap();
-    let opening = Session::open(&link, options(&[mute], Fallback::Error));
+    let remote = RemoteServer::connect(&mute.to_string()).await.unwrap();
+    let opening = Session::open(&remote, options(&[mute], Fallback::Error));
     let (opened, listed) =
-        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(opening, link.sessions()) })
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(opening, remote.sessions()) })
             .await
             .expect("neither waits for ever");
     let error = opened.err().unwrap();
@@ -195,7 +195,8 @@ async fn a_text_that_outgrows_a_server_goes_on_with_a_larger_one() {
     let proxy = Proxy::start(first.address, Duration::ZERO).await;
     let mut options = options(&[proxy.address], Fallback::Wait);
     options.drafter = None;
-    let mut session = Session::open(&Link::connect(&proxy.address.to_string()).await.unwrap(), options).await.unwrap();
+    let mut session =
+        Session::open(&RemoteServer::connect(&proxy.address.to_string()).await.unwrap(), options).await.unwrap();
     proxy.to(small.address);
     let generation = generate(&mut session, |count| {
         if count == 10 {

@@ -69,12 +69,12 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
         (None, "ngram") => Drafter::Ngram,
         (None, _) => Drafter::Nothing,
     };
-    let link = match (&target.link, servers.first()) {
-        (Some(link), _) => format!("verified by {} at {}", target.name, link.address()),
+    let verifier = match (&target.remote, servers.first()) {
+        (Some(remote), _) => format!("verified by {} at {}", target.name, remote.address()),
         (None, Some(_)) => "no server answers yet; what it says is unverified until one does".to_owned(),
         (None, None) => "no server; what it says is unverified".to_owned(),
     };
-    let introduction = format!("drafts: {drafts}; {link}");
+    let introduction = format!("drafts: {drafts}; {verifier}");
     let options = AgentOptions {
         name: device::device_name(name),
         drafter_card: card,

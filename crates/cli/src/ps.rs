@@ -1,7 +1,7 @@
 //! `sled ps`: what a server's sessions are doing.
 
 use indicatif::HumanDuration;
-use sled_device::Link;
+use sled_device::RemoteServer;
 use sled_wire::{Activity, SessionStatus};
 
 use crate::args::PsArgs;
@@ -29,7 +29,7 @@ struct Session {
 
 /// Prints the sessions.
 pub async fn ps(args: &PsArgs) -> anyhow::Result<()> {
-    let list = Link::connect(&args.server).await?.sessions().await?;
+    let list = RemoteServer::connect(&args.server).await?.sessions().await?;
     if args.json {
         let sessions = list.sessions.into_iter().map(Session::from).collect();
         let listing = Listing { sessions, cells_used: list.cells_used, cells: list.cells };

@@ -15,7 +15,7 @@ use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Grammar, Sampler, SamplingParams};
-use sled_device::{Drafts, Link, Session, SessionOptions, Vocabularies};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions, Vocabularies};
 use sled_llama::{LlamaModel, LoadOptions, load_vocabulary};
 use sled_model::Model;
 use sled_model::chat::{ChatTemplate, Message};
@@ -59,7 +59,7 @@ async fn session(url: &str, vocab: &Vocab, drafter: Option<Box<dyn Drafter>>) ->
         resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
     };
-    Session::open(&Link::connect(url).await.unwrap(), options).await.unwrap()
+    Session::open(&RemoteServer::connect(url).await.unwrap(), options).await.unwrap()
 }
 
 async fn generate(session: &mut Session, tokens: Vec<Token>, max_tokens: usize, temperature: f32) -> Vec<Token> {
@@ -207,9 +207,9 @@ async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() 
     let path = file("SLED_TEST_SMOLLM2");
     let server = Server::start(&path, &["-c", "64", "-np", "2"]);
     let cache = tempfile::tempdir().unwrap();
-    let link = Link::connect(&server.url).await.unwrap();
+    let remote = RemoteServer::connect(&server.url).await.unwrap();
     let vocabularies = Vocabularies::new(cache.path().to_owned(), load_vocabulary);
-    let sent = vocabularies.obtain(&link).await.unwrap();
+    let sent = vocabularies.obtain(&remote).await.unwrap();
     let own = LlamaModel::load(&path, &LoadOptions::default()).unwrap().vocab();
     assert_eq!(sent.fingerprint(), own.fingerprint());
     assert_eq!(sent.chat_template(), own.chat_template());
@@ -217,7 +217,7 @@ async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() 
     assert_eq!(sent.tokenize(text, true, true).unwrap(), own.tokenize(text, true, true).unwrap());
     // The second time it comes from the folder, even when the server is gone.
     drop(server);
-    vocabularies.obtain(&link).await.unwrap();
+    vocabularies.obtain(&remote).await.unwrap();
 }
 
 #[test]
@@ -289,7 +289,7 @@ async fn real_constrained_answers_are_valid_and_within_a_near_tie_of_the_target_
             grammars: Some(Arc::clone(&compiler)),
             ..SessionOptions::new("test", vocab.fingerprint(), vocab.eog_tokens())
         };
-        let mut session = Session::open(&Link::connect(&server.url).await.unwrap(), options).await.unwrap();
+        let mut session = Session::open(&RemoteServer::connect(&server.url).await.unwrap(), options).await.unwrap();
         for temperature in [0.0, 0.8] {
             let mut params = sampling(temperature);
             params.grammar = Some(Grammar::json_schema(SCHEMA));

@@ -20,7 +20,7 @@ use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
 use sled_core::server::Assist;
-use sled_device::{Drafts, Link, Session, SessionOptions, Vocabularies};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions, Vocabularies};
 use sled_model::drafter::Drafter;
 use sled_server::{Identity, Server, Settings};
 
@@ -44,15 +44,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = serve().await?;
 
     // What the server serves, and its vocabulary, which is fetched once and kept.
-    let link = Link::connect(&server).await?;
+    let remote = RemoteServer::connect(&server).await?;
     let folder = tempfile::tempdir()?;
-    let vocab = Vocabularies::new(folder.path().to_owned(), recital::read_vocabulary).obtain(&link).await?;
+    let vocab = Vocabularies::new(folder.path().to_owned(), recital::read_vocabulary).obtain(&remote).await?;
 
     let phrases = ["the server verifies them", "tokens and more tokens"];
     let phrases: Result<_, _> = phrases.iter().map(|phrase| vocab.tokenize(phrase, false, false)).collect();
     let drafts = Drafts::own(Box::new(Phrases(phrases?)))?;
     let mut session = Session::open(
-        &link,
+        &remote,
         SessionOptions {
             drafter: Some((drafts, Policy::Fixed { k: 8 })),
             ..SessionOptions::new("embedded", vocab.fingerprint(), vocab.eog_tokens())

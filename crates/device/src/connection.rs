@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 
 use crate::error::reason_of;
 use crate::remedy::{Phase, Remedy};
-use crate::{Counters, Error, Link};
+use crate::{Counters, Error, RemoteServer};
 
 /// Messages that may wait for the network. More are dropped: a connection that takes so few is dead, which the device's
 /// timer finds out, and what was dropped is sent again.
@@ -39,24 +39,24 @@ pub(crate) enum Incoming {
 }
 
 impl Connection {
-    /// Opens a session over `link`; what its messages weigh is added to `counters`.
+    /// Opens a session on `remote`; what its messages weigh is added to `counters`.
     ///
     /// # Errors
     /// If the server refuses, or does not open it in time.
-    pub(crate) async fn open(link: &Link, open: Open, counters: &Counters) -> Result<Self, Error> {
+    pub(crate) async fn open(remote: &RemoteServer, open: Open, counters: &Counters) -> Result<Self, Error> {
         let silent = |_elapsed| Error::Unreachable {
-            url: link.address().to_owned(),
+            url: remote.address().to_owned(),
             reason: "it does not open a session".into(),
         };
-        tokio::time::timeout(OPEN_TIMEOUT, Self::try_open(link, open, counters)).await.map_err(silent)?
+        tokio::time::timeout(OPEN_TIMEOUT, Self::try_open(remote, open, counters)).await.map_err(silent)?
     }
 
-    async fn try_open(link: &Link, open: Open, counters: &Counters) -> Result<Self, Error> {
-        let mut bounds = link.description().bounds;
+    async fn try_open(remote: &RemoteServer, open: Open, counters: &Counters) -> Result<Self, Error> {
+        let mut bounds = remote.description().bounds;
         let (requests, outbox) = mpsc::channel(REQUEST_QUEUE);
         let closed = || Error::Broken("it was closed before the session was open".into());
         requests.send(sled_wire::encode_open(open)).await.map_err(|_closed| closed())?;
-        let mut replies = link.client.clone().session(ReceiverStream::new(outbox)).await?.into_inner();
+        let mut replies = remote.client.clone().session(ReceiverStream::new(outbox)).await?.into_inner();
         let first = replies.message().await?.ok_or_else(closed)?;
         let FromServer::Opened(opened) = sled_wire::decode_server(first, &bounds)? else {
             return Err(Error::Broken("it answers before the session is open".into()));

@@ -11,7 +11,7 @@ use sled_core::names::Fingerprint;
 use sled_model::vocabulary::Vocab;
 use sled_wire::{Checksum, VocabularyPieces, pb};
 
-use crate::{Error, Link};
+use crate::{Error, RemoteServer};
 
 /// How far a server may fall behind [`LEAST_RATE`] with its vocabulary before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,9 +46,9 @@ impl Vocabularies {
     ///
     /// # Errors
     /// If the server does not send it, sends another, or it cannot be written or read.
-    pub async fn obtain(&self, link: &Link) -> Result<Vocab, Error> {
-        let announced = link.description().vocabulary_fingerprint;
-        let checksum = link.description().vocabulary_file.checksum;
+    pub async fn obtain(&self, remote: &RemoteServer) -> Result<Vocab, Error> {
+        let announced = remote.description().vocabulary_fingerprint;
+        let checksum = remote.description().vocabulary_file.checksum;
         let all = self.clone();
         let look = move || {
             all.clean();
@@ -57,7 +57,7 @@ impl Vocabularies {
         if let Some(vocab) = aside(look).await? {
             return Ok(vocab);
         }
-        let file = download_vocabulary(link).await?;
+        let file = download_vocabulary(remote).await?;
         let all = self.clone();
         aside(move || all.keep(checksum, announced, &file)).await?
     }
@@ -134,14 +134,14 @@ impl Vocabularies {
 ///
 /// # Errors
 /// If the server sends another, sends it too slowly, or does not send it.
-pub async fn download_vocabulary(link: &Link) -> Result<Vec<u8>, Error> {
+pub async fn download_vocabulary(remote: &RemoteServer) -> Result<Vec<u8>, Error> {
     let began = tokio::time::Instant::now();
     let in_time = |received: u64| began + PATIENCE + Duration::from_secs_f64(received as f64 / LEAST_RATE as f64);
     let too_slow = |_elapsed| Error::SlowVocabulary;
-    let mut client = link.client.clone();
+    let mut client = remote.client.clone();
     let asked = client.vocabulary(pb::VocabularyRequest {});
     let mut chunks = tokio::time::timeout_at(in_time(0), asked).await.map_err(too_slow)??.into_inner();
-    let mut pieces = VocabularyPieces::of(link.description().vocabulary_file);
+    let mut pieces = VocabularyPieces::of(remote.description().vocabulary_file);
     loop {
         let deadline = in_time(pieces.received());
         match tokio::time::timeout_at(deadline, chunks.message()).await.map_err(too_slow)?? {

@@ -12,7 +12,7 @@ use sled_core::Token;
 use sled_core::device::{Emitted, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Grammar, SamplingParams};
-use sled_device::{Drafts, Error, Link, Session, SessionOptions};
+use sled_device::{Drafts, Error, RemoteServer, Session, SessionOptions};
 use support::{VOCABULARY, compiler, drafter, expected, serve};
 
 async fn open(address: SocketAddr, i: u32) -> Session {
@@ -22,7 +22,7 @@ async fn open(address: SocketAddr, i: u32) -> Session {
         resilience: Resilience { fallback: Fallback::Error, fallback_after: 1, ..Resilience::default() },
         ..SessionOptions::new("test", VOCABULARY, &[0])
     };
-    Session::open(&Link::connect(&address.to_string()).await.unwrap(), options).await.unwrap()
+    Session::open(&RemoteServer::connect(&address.to_string()).await.unwrap(), options).await.unwrap()
 }
 
 fn prompt(i: u32, grammar: Grammar) -> Prompt {

@@ -14,7 +14,7 @@ use sled_core::Token;
 use sled_core::device::{Emitted, Fallback, FinishReason, Provenance, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Sampler};
-use sled_device::{Drafts, Error, Generation, Link, Session, SessionOptions};
+use sled_device::{Drafts, Error, Generation, RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_wire::pb;
 use support::{
@@ -45,7 +45,7 @@ fn options(i: u32, servers: &[SocketAddr], fallback: Fallback) -> (SessionOption
 async fn open(i: u32, servers: &[SocketAddr], fallback: Fallback) -> (Session, Told) {
     let (options, told) = options(i, servers, fallback);
     let addresses = options.servers.clone();
-    (Session::open(&Link::connect_any(&addresses).await.unwrap(), options).await.unwrap(), told)
+    (Session::open(&RemoteServer::connect_any(&addresses).await.unwrap(), options).await.unwrap(), told)
 }
 
 /// Runs device `i` to the end, with `at` called for every token, and compares the output.
@@ -259,10 +259,10 @@ async fn fallback_error_fails_with_one_sentence() {
 async fn a_list_of_servers_that_cannot_be_reached_is_named() {
     let closed = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let addresses = [closed(), closed()];
-    let message = Link::connect_any(&addresses).await.unwrap_err().to_string();
+    let message = RemoteServer::connect_any(&addresses).await.unwrap_err().to_string();
     assert!(addresses.iter().all(|address| message.contains(address.as_str())) && !message.contains('\n'), "{message}");
     let typo = ["not an address".to_owned(), serve(1).await.address.to_string()];
-    assert!(matches!(Link::connect_any(&typo).await, Err(Error::Address(_))));
+    assert!(matches!(RemoteServer::connect_any(&typo).await, Err(Error::Address(_))));
 }
 
 #[tokio::test]

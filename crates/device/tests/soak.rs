@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_sim::rng::Rng;
 use support::{VOCABULARY, drafter, expected, prompt, serve_with};
 
@@ -39,8 +39,8 @@ async fn live(address: SocketAddr, seed: u64, until: Instant, done: Arc<Done>) {
             resilience: Resilience { fallback: Fallback::Wait, seed: rng.bits(), ..Resilience::default() },
             ..SessionOptions::new("soak", VOCABULARY, &[0])
         };
-        let link = Link::connect(&address.to_string()).await.unwrap();
-        let mut session = Session::open(&link, options).await.unwrap();
+        let remote = RemoteServer::connect(&address.to_string()).await.unwrap();
+        let mut session = Session::open(&remote, options).await.unwrap();
         for turn in 0..rng.within(1..=4) {
             let more = prompt(kind, rng.within(0..=40));
             let tokens = if turn == 0 {
@@ -79,7 +79,7 @@ fn usage() -> (u64, u64) {
 async fn a_minute_of_sessions_that_come_and_go_leaves_nothing_behind() {
     let seconds = std::env::var("SLED_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60.0);
     let server = serve_with(SEQUENCES, CELLS, 20).await;
-    let link = Link::connect(&server.address.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.address.to_string()).await.unwrap();
     let done = Arc::new(Done::default());
     let mut after = Vec::new();
     // The first half fills what is filled once; the second must add nothing.
@@ -92,7 +92,7 @@ async fn a_minute_of_sessions_that_come_and_go_leaves_nothing_behind() {
             device.await.unwrap();
         }
         let list = loop {
-            let list = link.sessions().await.unwrap();
+            let list = remote.sessions().await.unwrap();
             if list.sessions.is_empty() {
                 break list;
             }

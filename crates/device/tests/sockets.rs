@@ -12,7 +12,7 @@ use std::time::Duration;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_wire::{PROTOCOL, pb};
 use support::{CONTEXT, VOCAB, VOCABULARY, drafter, expected, prompt, serve};
@@ -25,8 +25,8 @@ fn options(drafter: Option<Box<dyn Drafter>>) -> SessionOptions {
     }
 }
 
-async fn connect(address: SocketAddr) -> Link {
-    Link::connect(&address.to_string()).await.unwrap()
+async fn connect(address: SocketAddr) -> RemoteServer {
+    RemoteServer::connect(&address.to_string()).await.unwrap()
 }
 
 async fn generate(address: SocketAddr, i: u32) {
@@ -73,8 +73,8 @@ async fn a_device_that_vanishes_disturbs_no_other_and_frees_its_session() {
         other.await.unwrap();
     }
     // Nothing is left of it, nor of the others, as soon as the server has noticed.
-    let link = connect(server.address).await;
-    while !link.sessions().await.unwrap().sessions.is_empty() {}
+    let remote = connect(server.address).await;
+    while !remote.sessions().await.unwrap().sessions.is_empty() {}
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn a_server_that_shuts_down_says_so_to_its_sessions() {
     }
     drop(session);
     server.served.await.unwrap().unwrap();
-    let gone = Link::connect(&server.address.to_string()).await.unwrap_err().to_string();
+    let gone = RemoteServer::connect(&server.address.to_string()).await.unwrap_err().to_string();
     assert!(gone.contains("cannot reach the server") && gone.contains("refused"), "{gone}");
 }
 
@@ -238,9 +238,9 @@ async fn what_is_no_server_is_named_so() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _written = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     });
-    let error = Link::connect(&address.to_string()).await.unwrap_err().to_string();
+    let error = RemoteServer::connect(&address.to_string()).await.unwrap_err().to_string();
     assert!(error.contains("cannot reach the server") && !error.contains('\n'), "{error}");
     web.await.unwrap();
-    let error = Link::connect("not an address").await.unwrap_err().to_string();
+    let error = RemoteServer::connect("not an address").await.unwrap_err().to_string();
     assert!(error.contains("`not an address` is not a server address"), "{error}");
 }

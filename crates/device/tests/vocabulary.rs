@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sled_core::names::Fingerprint;
-use sled_device::{Error, Link};
+use sled_device::{Error, RemoteServer};
 use sled_wire::{Bounds, VocabularyFile, WireError, pb};
 use support::{CONTEXT, MODEL, VOCAB, vocabulary};
 use tokio_stream::{Stream, StreamExt};
@@ -131,8 +131,8 @@ impl Home {
 }
 
 async fn obtain(address: &str, home: &Home) -> Result<Fingerprint, Error> {
-    let link = Link::connect(address).await?;
-    vocabulary::kept_in(&home.folder).obtain(&link).await.map(|vocab| vocab.fingerprint())
+    let remote = RemoteServer::connect(address).await?;
+    vocabulary::kept_in(&home.folder).obtain(&remote).await.map(|vocab| vocab.fingerprint())
 }
 
 #[tokio::test]
@@ -213,10 +213,10 @@ async fn nothing_is_written_before_all_is_there() {
     let file = vocabulary::file();
     let half = file[..file.len() / 2].to_vec();
     let liar = Liar::new(VocabularyFile::of(&file), Sending::Stopping(half));
-    let link = Link::connect(&liar.serve().await).await.unwrap();
+    let remote = RemoteServer::connect(&liar.serve().await).await.unwrap();
     let home = Home::new();
     let vocabularies = vocabulary::kept_in(&home.folder);
-    let obtaining = vocabularies.obtain(&link);
+    let obtaining = vocabularies.obtain(&remote);
     // As if its user had lost patience.
     assert!(tokio::time::timeout(Duration::from_millis(300), obtaining).await.is_err());
     assert_eq!(liar.asked.load(Ordering::SeqCst), 1);

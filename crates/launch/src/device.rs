@@ -6,7 +6,7 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::Resilience;
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Link, Session, SessionOptions, Vocabularies};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions, Vocabularies};
 use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel, LoadOptions, load_vocabulary};
 use sled_model::chat::{Extras, Message};
 use sled_model::drafter::ModelDrafter;
@@ -65,8 +65,8 @@ pub struct Connected {
 /// Connects to the server and opens a session with the drafter that was asked for.
 pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
     check_servers(&args.server)?;
-    let link = Link::connect_any(&args.server).await?;
-    let vocab = vocabularies()?.obtain(&link).await?;
+    let remote = RemoteServer::connect_any(&args.server).await?;
+    let vocab = vocabularies()?.obtain(&remote).await?;
     let mut vocabulary_fingerprint = vocab.fingerprint();
     let drafter: Option<(Drafts, Policy)> = match args.draft.as_str() {
         "none" => None,
@@ -74,7 +74,7 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
         name => {
             let model = load_draft_model(name)?;
             vocabulary_fingerprint = model.vocab().fingerprint();
-            let context = link.description().bounds.context;
+            let context = remote.description().bounds.context;
             let drafter = model_drafter(&model, context, threads(args.threads))?;
             Some((Drafts::own(Box::new(drafter))?, args.policy))
         }
@@ -93,7 +93,7 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
         notify: Box::new(|sentence| eprintln!("{sentence}")),
         ..SessionOptions::new(&name, vocabulary_fingerprint, vocab.eog_tokens())
     };
-    Ok(Connected { session: Session::open(&link, options).await?, vocab })
+    Ok(Connected { session: Session::open(&remote, options).await?, vocab })
 }
 
 /// Whether all of `servers` are servers.

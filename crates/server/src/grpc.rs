@@ -17,9 +17,9 @@ use crate::Identity;
 use crate::engine::{self, Engine, FAREWELL, Party, Seat};
 use crate::grammars::Grammars;
 use crate::owners::SharePrefixes;
-use crate::pace::Pace;
 use crate::requests::Requests;
 use crate::roster::Roster;
+use crate::token_bucket::TokenBucket;
 use crate::vocabulary::Vocabulary;
 
 /// How long a device may take to say who it is.
@@ -205,12 +205,12 @@ impl Listener {
     /// Passes on what the device says, until it hangs up or the engine lets go of the session; returns why the session ends, if
     /// the device has said what cannot be.
     async fn listen(&self, inbound: &mut Streaming<pb::DeviceMessage>) -> Option<Status> {
-        let mut pace = Pace::new(Instant::now());
+        let mut bucket = TokenBucket::new(Instant::now());
         loop {
             let heard = async {
                 let message = inbound.message().await?;
                 if let Some(message) = &message {
-                    pace.admit(sled_wire::wire_bytes(message)).await;
+                    bucket.admit(sled_wire::wire_bytes(message)).await;
                 }
                 Ok::<_, Status>(message)
             };

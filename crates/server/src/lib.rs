@@ -11,9 +11,9 @@ mod grpc;
 mod health;
 mod http;
 mod owners;
-mod pace;
 mod requests;
 mod roster;
+mod token_bucket;
 mod traffic;
 mod vocabulary;
 

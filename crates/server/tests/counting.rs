@@ -13,7 +13,7 @@ use sled_core::Token;
 use sled_core::message::{DraftBlock, Reply, Request};
 use sled_core::sequence::Digest;
 use sled_core::step::{CacheOp, Row};
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_model::{Error, Limits, Model};
 use sled_server::Settings;
@@ -75,9 +75,9 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
 /// A thin client gets the target's own tokens, by however many verdicts.
 async fn a_device_is_served(server: &Running, i: u32) -> u64 {
     let job = job(i, 40);
-    let link = Link::connect(&server.grpc.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
     let options = SessionOptions::new("a device", vocabulary::vocabulary(true).fingerprint(), &[END]);
-    let mut session = Session::open(&link, options).await.unwrap();
+    let mut session = Session::open(&remote, options).await.unwrap();
     let prompt = sled_core::device::Prompt {
         tokens: job.prompt.clone(),
         max_tokens: job.max_tokens,

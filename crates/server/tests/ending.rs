@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sled_api::backend::{Backend, Event, Refusal};
 use sled_core::step::{CacheOp, Row};
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_model::{Limits, Model};
 use sled_server::Settings;
@@ -55,8 +55,8 @@ fn options() -> SessionOptions {
 async fn answers_under_way_are_finished_and_others_refused() {
     let grace = Duration::from_secs(3600);
     let server = serve(slow(4, Duration::from_millis(10)), Settings { grace, ..Settings::default() }).await;
-    let link = Link::connect(&server.grpc.to_string()).await.unwrap();
-    let _idle = Session::open(&link, options()).await.unwrap();
+    let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
+    let _idle = Session::open(&remote, options()).await.unwrap();
     let mut answer = server.backend.start(job(0, 200)).unwrap();
     let Event::Token(first) = answer.recv().await.unwrap() else { panic!("it begins with a token") };
     server.stop.send(()).unwrap();
@@ -65,7 +65,7 @@ async fn answers_under_way_are_finished_and_others_refused() {
     assert_eq!(server.backend.start(job(1, 5)).unwrap_err(), Refusal::Closing);
     let (status, body) = get(server.http, "/v1/models").await;
     assert!(status == 503 && body.contains("shutting down"), "{status} {body}");
-    let refused = Session::open(&link, options()).await.err().expect("it is refused").to_string();
+    let refused = Session::open(&remote, options()).await.err().expect("it is refused").to_string();
     assert!(refused.contains("the server is shutting down"), "{refused}");
     let (rest, outcome) = collect(answer).await;
     outcome.unwrap();

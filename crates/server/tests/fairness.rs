@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sled_core::device::Prompt;
 use sled_core::step::{CacheOp, Row};
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_model::{Error, Limits, Model};
 use sled_server::Settings;
@@ -62,21 +62,22 @@ async fn whoever_asks_briefly_is_answered_before_long_prompts_are_read() {
     let read = Arc::new(AtomicUsize::new(0));
     let server = serve(Reader::new(&read), Settings::default()).await;
     let options = || SessionOptions::new("a device", vocabulary::vocabulary(true).fingerprint(), &[END]);
-    let mut healthy = Session::open(&Link::connect(&server.grpc.to_string()).await.unwrap(), options()).await.unwrap();
+    let mut healthy =
+        Session::open(&RemoteServer::connect(&server.grpc.to_string()).await.unwrap(), options()).await.unwrap();
     // Each over a connection of its own: an owner's prompts stand behind each other anyway.
     let mut long = Vec::new();
     for i in 0..SESSIONS {
-        let link = Link::connect(&server.grpc.to_string()).await.unwrap();
-        let mut session = Session::open(&link, options()).await.unwrap();
+        let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
+        let mut session = Session::open(&remote, options()).await.unwrap();
         let tokens = (0..LONG).map(|t| u32::try_from((t * 7 + i * 13 + t / 250) % 250).unwrap()).collect();
         let prompt = Prompt { tokens, max_tokens: 2, ..Prompt::default() };
         long.push(tokio::spawn(async move {
             session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap().tokens.len()
         }));
     }
-    let link = Link::connect(&server.grpc.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
     loop {
-        let sessions = link.sessions().await.unwrap().sessions;
+        let sessions = remote.sessions().await.unwrap().sessions;
         if sessions.iter().filter(|session| session.activity == Activity::Reading).count() == SESSIONS {
             break;
         }

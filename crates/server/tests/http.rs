@@ -14,7 +14,7 @@ use sled_core::device::{FinishReason, Prompt};
 use sled_core::policy::Policy;
 use sled_core::server::Assist;
 use sled_core::text::TextStream;
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::{SyntheticDrafter, SyntheticModel};
 use sled_server::{Http, Settings};
 use support::{
@@ -219,7 +219,7 @@ async fn metrics_add_up_to_what_the_engine_did() {
 async fn drafts_of_devices_are_counted_by_position() {
     let settings = Settings { assist: Assist::Never, ..Settings::default() };
     let server = serve(slow(8, Duration::from_millis(1)), settings).await;
-    let link = Link::connect(&server.grpc.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
     for i in 0..4 {
         let drafter = SyntheticDrafter::new(&synthetic(1), 0.7, i.into());
         let fingerprint = server.backend.vocab().fingerprint();
@@ -228,7 +228,7 @@ async fn drafts_of_devices_are_counted_by_position() {
             ..SessionOptions::new("a device", fingerprint, &[support::END])
         };
         let Job { prompt: tokens, max_tokens, sampling, .. } = job(i, 60);
-        let mut session = Session::open(&link, options).await.unwrap();
+        let mut session = Session::open(&remote, options).await.unwrap();
         let prompt = Prompt { tokens, max_tokens, sampling, ..Prompt::default() };
         let generation = session.generate(prompt, |_| std::ops::ControlFlow::Continue(())).await.unwrap();
         assert_eq!(generation.tokens, expected(&job(i, 60)));

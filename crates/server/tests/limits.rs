@@ -16,7 +16,7 @@ use sled_core::message::{DraftBlock, Request};
 use sled_core::policy::Policy;
 use sled_core::sequence::Digest;
 use sled_core::step::{CacheOp, Row};
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::{SyntheticDrafter, SyntheticModel};
 use sled_model::{Limits, Model};
 use sled_server::{Error, Settings};
@@ -63,7 +63,7 @@ async fn device(server: SocketAddr) -> (Session, Arc<Mutex<Vec<String>>>) {
         notify: Box::new(move |sentence| notes.lock().unwrap().push(sentence.to_owned())),
         ..SessionOptions::new("a device", vocabulary.fingerprint(), &[END])
     };
-    (Session::open(&Link::connect(&server.to_string()).await.unwrap(), options).await.unwrap(), told)
+    (Session::open(&RemoteServer::connect(&server.to_string()).await.unwrap(), options).await.unwrap(), told)
 }
 
 /// Lets `session` answer `job`, and compares.
@@ -130,7 +130,7 @@ impl Raw {
 }
 
 async fn sessions(server: SocketAddr) -> usize {
-    Link::connect(&server.to_string()).await.unwrap().sessions().await.unwrap().sessions.len()
+    RemoteServer::connect(&server.to_string()).await.unwrap().sessions().await.unwrap().sessions.len()
 }
 
 async fn until_sessions(server: SocketAddr, count: usize) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sled_core::Token;
 use sled_core::device::Prompt;
 use sled_core::server::Assist;
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::SyntheticModel;
 use sled_server::{Http, Settings, SharePrefixes};
 use support::{Running, config, local, open_with, serve, slow, vocabulary};
@@ -120,11 +120,11 @@ async fn what_is_being_read_for_another_is_not_told_either() {
 }
 
 /// How many rows the engine computes for a device's session with this prompt.
-async fn rows(server: &Running, link: &Link, prompt: Vec<Token>) -> u64 {
+async fn rows(server: &Running, remote: &RemoteServer, prompt: Vec<Token>) -> u64 {
     let before = (server.stats)().rows;
     let fingerprint = vocabulary::vocabulary(true).fingerprint().to_owned();
     let options = SessionOptions::new("a device", fingerprint, &[support::END]);
-    let mut session = Session::open(link, options).await.unwrap();
+    let mut session = Session::open(remote, options).await.unwrap();
     let prompt = Prompt { tokens: prompt, max_tokens: 1, ..Prompt::default() };
     session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap();
     (server.stats)().rows - before
@@ -134,10 +134,10 @@ async fn rows(server: &Running, link: &Link, prompt: Vec<Token>) -> u64 {
 async fn a_devices_sessions_share_its_connection_and_no_other() {
     let settings = Settings { assist: Assist::Never, ..Settings::default() };
     let server = serve(synthetic(), settings).await;
-    let link = async || Link::connect(&server.grpc.to_string()).await.unwrap();
-    let (victim, all) = (link().await, secret().len() as u64);
+    let remote = async || RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
+    let (victim, all) = (remote().await, secret().len() as u64);
     assert_eq!(rows(&server, &victim, secret()).await, all);
-    assert_eq!(rows(&server, &link().await, secret()).await, all, "another device finds nothing");
+    assert_eq!(rows(&server, &remote().await, secret()).await, all, "another device finds nothing");
     assert_eq!(rows(&server, &victim, secret()).await, 1, "its own is there");
     assert_eq!(Client::connect(&server).ask(secret()).await, 0, "nor does anybody over HTTP");
 }
@@ -151,6 +151,6 @@ async fn a_public_prefix_is_there_for_everybody_and_nothing_behind_it() {
     assert_eq!(Client::connect(&server).ask(secret()).await, 0, "it is read when it is first needed");
     assert_eq!(Client::connect(&server).ask(secret()).await, TEMPLATE as u64);
     assert_eq!(attack(|| Client::connect(&server)).await, [TEMPLATE as u64; 60]);
-    let device = Link::connect(&server.grpc.to_string()).await.unwrap();
+    let device = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
     assert_eq!(rows(&server, &device, secret()).await, (secret().len() - TEMPLATE) as u64);
 }

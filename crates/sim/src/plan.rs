@@ -11,7 +11,7 @@ use sled_core::policy::Policy;
 use crate::Error;
 use crate::economics::{Prices, Tenure, usd_per_1k_tokens};
 use crate::profile::{PassTime, Profile, Profiles, Target};
-use crate::scenario::{self, Capacity, Cost, DeviceClass, Link, Scenario, ServerClass};
+use crate::scenario::{self, Capacity, Cost, DeviceClass, LinkClass, Scenario, ServerClass};
 
 /// So many of the devices must reach the rate.
 const SHARE: f64 = 0.95;
@@ -133,7 +133,7 @@ impl Case<'_> {
             policy,
             draft_ms: Some(draft_ms * self.drafts),
             recording: Some(self.wish.recording.clone()),
-            link: Link { rtt_ms: self.rtt_ms, ..Link::default() },
+            link: LinkClass { rtt_ms: self.rtt_ms, ..LinkClass::default() },
             ..DeviceClass::default()
         };
         Scenario {

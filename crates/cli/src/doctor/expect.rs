@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use sled_core::policy::Policy;
-use sled_sim::scenario::{self, Cost, DeviceClass, Link, Load, Range, Scenario, ServerClass};
+use sled_sim::scenario::{self, Cost, DeviceClass, LinkClass, Load, Range, Scenario, ServerClass};
 use sled_sim::theory::tokens_per_round;
 
 use super::facts::{Facts, Passes, Trial};
@@ -132,7 +132,7 @@ fn class(drafts: Option<(f64, f64)>, rtt_ms: f64, count: usize) -> DeviceClass {
         policy: drafts.map(|_| Policy::default()),
         draft_ms: drafts.map(|(ms, _)| ms),
         acceptance: Some(drafts.map_or(0.0, |(_, acceptance)| acceptance)),
-        link: Link { rtt_ms, ..Link::default() },
+        link: LinkClass { rtt_ms, ..LinkClass::default() },
         ..DeviceClass::default()
     }
 }

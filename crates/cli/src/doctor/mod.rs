@@ -28,7 +28,7 @@ use std::io::IsTerminal;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use sled_device::Link;
+use sled_device::RemoteServer;
 
 use crate::args::DoctorArgs;
 use advice::Advice;
@@ -88,16 +88,16 @@ async fn of_device(args: &DoctorArgs) -> anyhow::Result<Report> {
     // One step for each draft; and the way to the server, two answers and the simulation.
     let bar = bar(drafter::DRAFTS + 4, "the way to the server".to_owned());
     let mut facts = Facts { machine: machine::look(), ..Facts::default() };
-    let link = reach(args, &mut facts).await;
+    let remote = reach(args, &mut facts).await;
     bar.inc(1);
     let found = facts.server.as_ref().and_then(|server| server.found.as_ref());
     let name = drafter::choose(args, found);
     bar.set_message("drafts");
     let (drafter, drafts) = drafter::measure(args, &name, found.map(|found| found.context), || bar.inc(1));
     facts.drafter = Some(drafter);
-    if let Some(link) = link {
+    if let Some(remote) = remote {
         bar.set_message("answers of the server");
-        facts.trial = Some(try_out(&link, &facts, drafts, &bar).await);
+        facts.trial = Some(try_out(&remote, &facts, drafts, &bar).await);
     }
     bar.set_message("simulating");
     let expected = expect::of_device(&facts)?;
@@ -106,22 +106,22 @@ async fn of_device(args: &DoctorArgs) -> anyhow::Result<Report> {
 }
 
 /// Connects to the first server that answers, and looks at it.
-async fn reach(args: &DoctorArgs, facts: &mut Facts) -> Option<Link> {
+async fn reach(args: &DoctorArgs, facts: &mut Facts) -> Option<RemoteServer> {
     if args.server == ["none"] {
         return None;
     }
     let mut server = Server { address: args.server.join(", "), ..Server::default() };
     let found = async {
-        let link = Link::connect_any(&args.server).await?;
-        let found = server::look(&link).await?;
-        anyhow::Ok((link, found))
+        let remote = RemoteServer::connect_any(&args.server).await?;
+        let found = server::look(&remote).await?;
+        anyhow::Ok((remote, found))
     };
-    let link = match found.await {
-        Ok((link, found)) => {
-            server.address = link.address().to_owned();
-            server.is_here = is_here(link.address());
+    let remote = match found.await {
+        Ok((remote, found)) => {
+            server.address = remote.address().to_owned();
+            server.is_here = is_here(remote.address());
             server.found = Some(found);
-            Some(link)
+            Some(remote)
         }
         Err(error) => {
             server.error = Some(error.to_string());
@@ -129,7 +129,7 @@ async fn reach(args: &DoctorArgs, facts: &mut Facts) -> Option<Link> {
         }
     };
     facts.server = Some(server);
-    link
+    remote
 }
 
 /// Whether an address is one of this machine alone.
@@ -138,12 +138,12 @@ fn is_here(address: &str) -> bool {
     ["127.", "localhost:", "[::1]"].iter().any(|here| host.starts_with(here))
 }
 
-async fn try_out(link: &Link, facts: &Facts, drafts: Option<Box<dyn Drafter>>, bar: &ProgressBar) -> Trial {
-    let theirs = link.description().vocabulary_fingerprint.to_string();
+async fn try_out(remote: &RemoteServer, facts: &Facts, drafts: Option<Box<dyn Drafter>>, bar: &ProgressBar) -> Trial {
+    let theirs = remote.description().vocabulary_fingerprint.to_string();
     let model = facts.drafter.as_ref().and_then(|drafter| drafter.model.as_ref());
     let drafts = drafts.filter(|_| model.is_none_or(|model| model.vocabulary_fingerprint == theirs));
     let failed = |error: anyhow::Error| Trial { error: Some(error.to_string()), ..Trial::default() };
-    trial::run(link, drafts, || bar.inc(1)).await.unwrap_or_else(failed)
+    trial::run(remote, drafts, || bar.inc(1)).await.unwrap_or_else(failed)
 }
 
 impl Report {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sled_device::{Link, download_vocabulary};
+use sled_device::{RemoteServer, download_vocabulary};
 use sled_wire::{Activity, PROTOCOL};
 
 use super::facts::Found;
@@ -11,17 +11,17 @@ use super::facts::Found;
 const ROUND_TRIPS: usize = 9;
 
 /// Measures the way to a server, and asks it what it is doing.
-pub async fn look(link: &Link) -> anyhow::Result<Found> {
-    let description = link.description();
+pub async fn look(remote: &RemoteServer) -> anyhow::Result<Found> {
+    let description = remote.description();
     let mut round_trips = Vec::new();
     for _ in 0..ROUND_TRIPS {
-        round_trips.push(link.round_trip().await?);
+        round_trips.push(remote.round_trip().await?);
     }
     round_trips.sort_unstable();
     let round_trip = round_trips.get(ROUND_TRIPS / 2).copied().unwrap_or_default();
-    let list = link.sessions().await?;
+    let list = remote.sessions().await?;
     let began = Instant::now();
-    let bytes = download_vocabulary(link).await?.len();
+    let bytes = download_vocabulary(remote).await?.len();
     let busy = list.sessions.iter().filter(|session| session.activity != Activity::Idle);
     let each_step = |value: f64| (list.totals.steps > 0).then(|| value / list.totals.steps as f64);
     Ok(Found {

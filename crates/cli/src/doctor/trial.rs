@@ -7,7 +7,7 @@ use anyhow::Context;
 use sled_core::Token;
 use sled_core::device::{Ahead, Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Generation, Link, Session, SessionOptions};
+use sled_device::{Drafts, Generation, RemoteServer, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_wire::Totals;
 
@@ -28,8 +28,8 @@ const LONGEST: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Has the server answer without drafts, and, if there is a drafter, with drafts.
-pub async fn run(link: &Link, drafter: Option<Box<dyn Drafter>>, done: impl Fn()) -> anyhow::Result<Trial> {
-    let plain = answer(link, None, PLAIN_TOKENS).await?;
+pub async fn run(remote: &RemoteServer, drafter: Option<Box<dyn Drafter>>, done: impl Fn()) -> anyhow::Result<Trial> {
+    let plain = answer(remote, None, PLAIN_TOKENS).await?;
     done();
     let mut trial = Trial {
         error: None,
@@ -39,7 +39,7 @@ pub async fn run(link: &Link, drafter: Option<Box<dyn Drafter>>, done: impl Fn()
         ..Trial::default()
     };
     if let Some(drafter) = drafter {
-        let drafted = answer(link, Some(drafter), DRAFTED_TOKENS).await?;
+        let drafted = answer(remote, Some(drafter), DRAFTED_TOKENS).await?;
         trial.drafted = drafted.generation.stats.draft_tokens;
         trial.accepted = drafted.generation.stats.accepted_tokens;
         trial.passes.extend(drafted.pass());
@@ -65,9 +65,9 @@ impl Answer {
     }
 }
 
-async fn answer(link: &Link, drafter: Option<Box<dyn Drafter>>, tokens: usize) -> anyhow::Result<Answer> {
-    let vocab = device::vocabularies()?.obtain(link).await?;
-    let context = link.description().bounds.context;
+async fn answer(remote: &RemoteServer, drafter: Option<Box<dyn Drafter>>, tokens: usize) -> anyhow::Result<Answer> {
+    let vocab = device::vocabularies()?.obtain(remote).await?;
+    let context = remote.description().bounds.context;
     let text = device::prompt_tokens(&vocab, PROMPT, vocab.chat_template().is_none(), context)?;
     let drafts = drafter.map(Drafts::own).transpose()?;
     let options = SessionOptions {
@@ -79,13 +79,13 @@ async fn answer(link: &Link, drafter: Option<Box<dyn Drafter>>, tokens: usize) -
         ..SessionOptions::new("sled doctor", vocab.fingerprint(), vocab.eog_tokens())
     };
     let work = async {
-        let mut session = Session::open(link, options).await?;
+        let mut session = Session::open(remote, options).await?;
         // Reading the prompt is not what a token takes.
         generate(&mut session, text, 1).await?;
-        let before = link.sessions().await?.totals;
+        let before = remote.sessions().await?.totals;
         let so_far = session.tokens().to_vec();
         let generation = generate(&mut session, so_far, tokens).await?;
-        Ok(Answer { generation, before, after: link.sessions().await?.totals })
+        Ok(Answer { generation, before, after: remote.sessions().await?.totals })
     };
     tokio::time::timeout(PATIENCE, work)
         .await

@@ -25,7 +25,7 @@ use sled_wire::{Bounds, Description, Open};
 use crate::connection::Connection;
 use crate::drafting::{Drafting, Drafts};
 use crate::remedy::Remedy;
-use crate::{Counters, Error, Link, race};
+use crate::{Counters, Error, RemoteServer, race};
 
 /// What a session is opened with.
 pub struct SessionOptions {
@@ -42,7 +42,7 @@ pub struct SessionOptions {
     /// What is done while a verdict is under way.
     pub ahead: Ahead,
     /// The addresses of all servers; if one is lost, the next is tried. They must serve the same model. A session that is not
-    /// opened over a link and has none decodes with its drafter alone.
+    /// opened on a server and has none decodes with its drafter alone.
     pub servers: Vec<String>,
     /// What is done when no server can be reached; `servers` in it is set to their number, and `seed` to chance.
     pub resilience: Resilience,
@@ -134,19 +134,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session over `link`.
+    /// Opens a session on `remote`.
     ///
     /// # Errors
     /// If the server refuses (another vocabulary, another model) or the connection breaks, and no other server is better. That
     /// all are busy is no error: the session is opened when there is something to generate.
-    pub async fn open(link: &Link, options: SessionOptions) -> Result<Self, Error> {
+    pub async fn open(remote: &RemoteServer, options: SessionOptions) -> Result<Self, Error> {
         let mut options = options;
-        if !options.servers.iter().any(|server| server == link.address()) {
-            options.servers.insert(0, link.address().to_owned());
+        if !options.servers.iter().any(|server| server == remote.address()) {
+            options.servers.insert(0, remote.address().to_owned());
         }
-        let Description { bounds, model_fingerprint, .. } = *link.description();
+        let Description { bounds, model_fingerprint, .. } = *remote.description();
         let open = options.to_open(Some(model_fingerprint));
-        let connection = open_any(link, &options.servers, &open, &options.counters).await?;
+        let connection = open_any(remote, &options.servers, &open, &options.counters).await?;
         let bounds = connection.as_ref().map_or(bounds, |(_, connection)| connection.bounds);
         let mut session = Self::unconnected(bounds, Some(model_fingerprint), options);
         if let Some((server, connection)) = connection {
@@ -362,27 +362,27 @@ async fn sampler(
     Ok(Sampler::new(params, vocab_size)?)
 }
 
-/// Opens a session over `link`, or else on the first other server that takes it; `None` if none does and some are busy. Of several
+/// Opens a session on `remote`, or else on the first other server that takes it; `None` if none does and some are busy. Of several
 /// errors it is one that may pass.
 async fn open_any(
-    link: &Link,
+    remote: &RemoteServer,
     servers: &[String],
     open: &Open,
     counters: &Counters,
 ) -> Result<Option<(usize, Connection)>, Error> {
-    let at_hand = servers.iter().position(|server| server == link.address()).unwrap_or_default();
+    let at_hand = servers.iter().position(|server| server == remote.address()).unwrap_or_default();
     let others = (0..servers.len()).filter(|&server| server != at_hand);
     let order: Vec<usize> = std::iter::once(at_hand).chain(others).collect();
     let attempt = |&server: &usize| {
         let (open, counters) = (open.clone(), counters.clone());
-        let known = (server == at_hand).then(|| link.clone());
+        let known = (server == at_hand).then(|| remote.clone());
         let address = servers.get(server).cloned().unwrap_or_default();
         async move {
-            let link = match known {
-                Some(link) => link,
-                None => Link::connect(&address).await?,
+            let remote = match known {
+                Some(remote) => remote,
+                None => RemoteServer::connect(&address).await?,
             };
-            Connection::open(&link, open, &counters).await
+            Connection::open(&remote, open, &counters).await
         }
     };
     match race::first(order.iter().map(attempt).collect()).await {

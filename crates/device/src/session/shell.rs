@@ -7,7 +7,7 @@ use sled_wire::Bounds;
 
 use super::{Connecting, Progress, Session};
 use crate::connection::{Connection, Incoming};
-use crate::{Error, Link};
+use crate::{Error, RemoteServer};
 
 impl Session {
     /// Does what the device decided; returns what the user sees of it.
@@ -136,7 +136,7 @@ impl Session {
         let (servers, open, counters) = (Arc::clone(&self.servers), self.open.clone(), self.counters.clone());
         Box::pin(async move {
             let address = servers.get(server).map(String::as_str).unwrap_or_default();
-            Connection::open(&Link::connect(address).await?, open, &counters).await
+            Connection::open(&RemoteServer::connect(address).await?, open, &counters).await
         })
     }
 

@@ -11,7 +11,7 @@ use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
 use sled_core::step::{CacheOp, Row};
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_model::drafter::Drafter;
 use sled_model::{Error, Limits, Model};
 use sled_server::{Identity, Server, Settings};
@@ -114,7 +114,7 @@ pub async fn run(replay: &Replay, emulation: Emulation, indices: &[usize]) -> an
         resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
         ..SessionOptions::new("bench", FINGERPRINT, &[])
     };
-    let mut session = Session::open(&Link::connect(&meter.url()).await?, options).await?;
+    let mut session = Session::open(&RemoteServer::connect(&meter.url()).await?, options).await?;
     let mut measured = Measured::default();
     for &index in indices {
         let output = replay.outputs().get(index).map(|output| output.tokens.clone()).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sled_core::policy::Policy;
-use sled_sim::scenario::{Cost, DeviceClass, Estimate, Link, Range, Scenario, ServerClass, Summary};
+use sled_sim::scenario::{Cost, DeviceClass, Estimate, LinkClass, Range, Scenario, ServerClass, Summary};
 
 /// A run lasts so many passes of one row, and before it is measured so many.
 const PASSES: f64 = 4000.0;
@@ -86,7 +86,7 @@ impl Drafter {
             count,
             draft_ms: Some(self.draft_ms),
             recording: Some(drafts.to_owned()),
-            link: Link { rtt_ms, ..Link::default() },
+            link: LinkClass { rtt_ms, ..LinkClass::default() },
             power_w: Some(self.power_w),
             idle_w: self.idle_w,
             ..DeviceClass::default()

@@ -16,7 +16,7 @@ use sled_api::listen::Limits;
 use sled_core::device::Prompt;
 use sled_core::policy::Policy;
 use sled_core::text::TextStream;
-use sled_device::{Drafts, Link, Session, SessionOptions, download_vocabulary};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions, download_vocabulary};
 use sled_model::synthetic::{SyntheticDrafter, SyntheticModel};
 use sled_server::{Http, Settings};
 use support::{Running, config, expected, job, local, open_with, vocabulary};
@@ -45,14 +45,14 @@ async fn serve_file(limits: Limits, file: bytes::Bytes) -> Running {
 
 /// A device gets the target's own tokens.
 async fn a_device_is_served(grpc: SocketAddr, i: u32) {
-    let link = Link::connect(&grpc.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&grpc.to_string()).await.unwrap();
     let job = job(i, 40);
     let drafter = SyntheticDrafter::new(&SyntheticModel::new(config(1)), 0.7, i.into());
     let options = SessionOptions {
         drafter: Some((Drafts::own(Box::new(drafter)).unwrap(), Policy::Fixed { k: 4 })),
         ..SessionOptions::new("healthy", vocabulary::vocabulary(true).fingerprint(), &[support::END])
     };
-    let mut session = Session::open(&link, options).await.unwrap();
+    let mut session = Session::open(&remote, options).await.unwrap();
     let tokens = job.prompt.clone();
     let prompt = Prompt { tokens, max_tokens: job.max_tokens, sampling: job.sampling.clone(), ..Prompt::default() };
     let answer = session.generate(prompt, |_| ControlFlow::Continue(())).await.unwrap();
@@ -192,12 +192,12 @@ async fn an_idle_connection_ends_and_one_with_a_request_under_way_does_not() {
     assert!(watching.read(&mut said).await.unwrap() > 0);
 
     // A device whose connection was idle for too long goes on over another.
-    let link = Link::connect(&server.grpc.to_string()).await.unwrap();
+    let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
     let mut idle = raw::say(server.http, 2, question).await;
     raw::until_it_hangs_up(&mut idle).await;
     let mut idle = raw::say(server.http, 2, question).await;
     raw::until_it_hangs_up(&mut idle).await;
-    assert!(link.sessions().await.unwrap().sessions.is_empty());
+    assert!(remote.sessions().await.unwrap().sessions.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -323,9 +323,9 @@ async fn vocabularies_that_nobody_reads_take_little_memory_and_come_to_an_end() 
         i += 1;
     }
     assert!(most < before + (96 << 20), "{} MiB more", (most - before) >> 20);
-    let link = Link::connect(&server.grpc.to_string()).await.unwrap();
-    let got = download_vocabulary(&link).await.unwrap();
+    let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
+    let got = download_vocabulary(&remote).await.unwrap();
     assert!(got == file, "another file was sent");
-    drop(link);
+    drop(remote);
     until_files_are_closed(files).await;
 }

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::profile::Profiles;
 use crate::recording::Recording;
 use crate::scenario::{
-    Cost, DeviceClass, Estimate, Fallback, Link, Load, Range, Report, Scenario, ServerClass, Simulation, capacity,
+    Cost, DeviceClass, Estimate, Fallback, LinkClass, Load, Range, Report, Scenario, ServerClass, Simulation, capacity,
     parallel,
 };
 use crate::theory::{Pass, Round, tokens_per_round};
@@ -154,7 +154,7 @@ impl<'a> Lab<'a> {
     pub(super) fn thin() -> DeviceClass {
         DeviceClass {
             policy: None,
-            link: Link { rtt_ms: RTT_MS, ..Link::default() },
+            link: LinkClass { rtt_ms: RTT_MS, ..LinkClass::default() },
             fallback: Fallback::Wait,
             timeout_s: TIMEOUT_S,
             ..DeviceClass::default()

@@ -10,7 +10,7 @@ use sled_core::sampler::SamplingParams;
 use sled_core::server::ServerConfig;
 use sled_model::Model;
 
-use super::{DeviceClass, Fallback, FaultKind, FaultPlan, Link, Simulation};
+use super::{DeviceClass, Fallback, FaultKind, FaultPlan, LinkClass, Simulation};
 use crate::Error;
 use crate::cost::millis;
 use crate::load::{Arrivals, Schedule};
@@ -178,7 +178,7 @@ impl Simulation {
     }
 }
 
-fn path(link: Link) -> Path {
+fn path(link: LinkClass) -> Path {
     Path {
         jitter: millis(link.jitter_ms),
         bandwidth: link.bandwidth_mbit.map_or(f64::INFINITY, |mbit| mbit * MBIT),

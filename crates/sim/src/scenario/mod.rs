@@ -206,7 +206,7 @@ pub struct DeviceClass {
     /// The probability that the drafter knows whether its draft is right; its confidence is 1 or 0 then.
     pub knowledge: f64,
     /// The way to the server.
-    pub link: Link,
+    pub link: LinkClass,
     /// Whether drafts are shown when the server is lost (`release`), or the device waits (`wait`).
     pub fallback: Fallback,
     /// The longest that the server is given to answer, in seconds.
@@ -233,7 +233,7 @@ impl Default for DeviceClass {
             recording: None,
             acceptance: None,
             knowledge: 0.0,
-            link: Link::default(),
+            link: LinkClass::default(),
             fallback: Fallback::Release,
             timeout_s: 10.0,
             power_w: None,
@@ -246,7 +246,7 @@ impl Default for DeviceClass {
 /// The way between a device and the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Link {
+pub struct LinkClass {
     /// The round trip of a short message, in milliseconds.
     pub rtt_ms: f64,
     /// Up to this much more in each direction, in milliseconds.

@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
-use sled_device::{Link, Session, SessionOptions};
+use sled_device::{RemoteServer, Session, SessionOptions};
 use sled_model::vocabulary::Vocab;
 
 /// How long an answer may take, refusals and all, before it is none.
@@ -103,12 +103,12 @@ pub struct Device {
 }
 
 impl Device {
-    pub async fn open(link: &Link, vocab: &Vocab) -> anyhow::Result<Self> {
+    pub async fn open(remote: &RemoteServer, vocab: &Vocab) -> anyhow::Result<Self> {
         let options = SessionOptions {
             resilience: Resilience { fallback: Fallback::Wait, timeout: PATIENCE, ..Resilience::default() },
             ..SessionOptions::new("healthy", vocab.fingerprint(), vocab.eog_tokens())
         };
-        Ok(Self { session: Session::open(link, options).await?, vocab: vocab.clone() })
+        Ok(Self { session: Session::open(remote, options).await?, vocab: vocab.clone() })
     }
 
     /// Asks one question after the other until `until`, and at least so many.

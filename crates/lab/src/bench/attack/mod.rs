@@ -16,7 +16,7 @@ use anyhow::Context;
 use attacks::{ATTACKS, Attack, Target};
 use healthy::{Answer, Device, Likeness, Questions};
 use report::{Outcome, Ratios, Results, Seen};
-use sled_device::Link;
+use sled_device::RemoteServer;
 use sled_model::chat::Message;
 use victim::{Peak, Watch};
 
@@ -146,17 +146,17 @@ impl Scene {
         }
         let server = ServerProcess::sled(&arguments).await?;
         let http = server.http.as_deref().context("the server did not say where its HTTP port is")?;
-        let link = Link::connect(&server.url).await?;
-        let vocab = device::vocabularies()?.obtain(&link).await?;
+        let remote = RemoteServer::connect(&server.url).await?;
+        let vocab = device::vocabularies()?.obtain(&remote).await?;
         let target = Target {
             grpc: server.url.trim_start_matches("http://").parse()?,
             http: http.trim_start_matches("http://").parse()?,
-            bounds: link.description().bounds,
+            bounds: remote.description().bounds,
             vocabulary: vocab.fingerprint(),
             longest_piece: vocab.longest_piece(),
         };
         let questions = questions(args, &vocab)?;
-        let device = Device::open(&link, &vocab).await?;
+        let device = Device::open(&remote, &vocab).await?;
         let window = Duration::from_secs_f64(args.window);
         let mut scene = Self { server, target, device, questions, expected: Default::default(), window };
         // The first round warms the server up; answers of the second are what later ones are compared with.

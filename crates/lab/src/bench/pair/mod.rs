@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use super::meter::Meter;
 use sled_core::device::{Prompt, Stats};
 use sled_core::policy::Policy;
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_llama::LlamaModel;
 use sled_model::chat::Message;
 use sled_model::drafter::Drafter;
@@ -134,12 +134,12 @@ impl Bench {
     }
 
     async fn open(&self, drafter: Box<dyn Drafter>, policy: Policy) -> anyhow::Result<Session> {
-        let link = Link::connect(&self.meter.url()).await?;
+        let remote = RemoteServer::connect(&self.meter.url()).await?;
         let options = SessionOptions {
             drafter: Some((Drafts::own(drafter)?, policy)),
             ..SessionOptions::new("bench", self.vocab.fingerprint(), self.vocab.eog_tokens())
         };
-        Ok(Session::open(&link, options).await?)
+        Ok(Session::open(&remote, options).await?)
     }
 
     fn prompt(&self, text: &str) -> anyhow::Result<Prompt> {

@@ -8,7 +8,7 @@ use sled_core::Token;
 use sled_core::device::{Fallback, Prompt, Resilience};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Context, Draft, Sampler};
-use sled_device::{Drafts, Link, Session, SessionOptions};
+use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_model::Error;
 use sled_model::drafter::Drafter;
 use sled_sim::figures::{Answer, Log};
@@ -41,8 +41,8 @@ pub struct Fleet {
 pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Result<Log> {
     let track = Track::default();
     let drafter = RecordedDrafter { track: Arc::clone(&track), time: fleet.draft_time };
-    let link = Link::connect(&fleet.url).await?;
-    let fingerprint = link.description().vocabulary_fingerprint;
+    let remote = RemoteServer::connect(&fleet.url).await?;
+    let fingerprint = remote.description().vocabulary_fingerprint;
     let options = SessionOptions {
         drafter: match fleet.policy {
             Some(policy) => Some((Drafts::own(Box::new(drafter))?, policy)),
@@ -56,7 +56,7 @@ pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Resu
         },
         ..SessionOptions::new(&format!("device {index}"), fingerprint, &[])
     };
-    let mut session = Session::open(&link, options).await?;
+    let mut session = Session::open(&remote, options).await?;
     let mut schedule = Schedule::new(fleet.arrivals, fleet.seed, index);
     let mut log = Log::default();
     for turn in 0.. {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use sled_device::Link;
+use sled_device::RemoteServer;
 use sled_model::chat::Message;
 use sled_sim::figures::{Figures, Log, ServerSide};
 use sled_sim::load::Arrivals;
@@ -154,7 +154,7 @@ impl<'a> Load<'a> {
         );
         let server =
             ServerProcess::sled(&["-m".to_owned(), args.model.clone(), "-c".to_owned(), "256".to_owned()]).await?;
-        let vocab = device::vocabularies()?.obtain(&Link::connect(&server.url).await?).await?;
+        let vocab = device::vocabularies()?.obtain(&RemoteServer::connect(&server.url).await?).await?;
         let mut tasks = Vec::new();
         for (prompt, output) in prompts.into_iter().zip(recording.outputs) {
             let message = Message { role: "user".to_owned(), content: prompt.text.clone() };
@@ -253,7 +253,7 @@ impl Snapshot {
     async fn take(server: &ServerProcess, mode: Mode) -> anyhow::Result<Self> {
         let totals = match mode {
             Mode::LlamaServer => sled_wire::Totals::default(),
-            Mode::Sled | Mode::Central => Link::connect(&server.url).await?.sessions().await?.totals,
+            Mode::Sled | Mode::Central => RemoteServer::connect(&server.url).await?.sessions().await?.totals,
         };
         Ok(Self { cpu_seconds: server.cpu_seconds(), totals })
     }

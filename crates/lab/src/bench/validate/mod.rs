@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use sled_core::device::Ahead;
 use sled_sim::figures::Figures;
-use sled_sim::scenario::{self, DeviceClass, Estimate, Fallback, Link, Load, Scenario, ServerClass, Summary};
+use sled_sim::scenario::{self, DeviceClass, Estimate, Fallback, LinkClass, Load, Scenario, ServerClass, Summary};
 
 use super::serve::CONTEXT;
 use crate::args::{Bench, Lab, LoadArgs, Mode, ValidateArgs};
@@ -156,7 +156,7 @@ fn scenario(args: &ValidateArgs, load: &LoadArgs, figures: &Figures) -> Scenario
             ahead: Ahead::Blocks,
             draft_ms: Some(1e3 / load.draft_rate),
             recording: Some(load.drafts.clone()),
-            link: Link { rtt_ms: load.rtt, ..Link::default() },
+            link: LinkClass { rtt_ms: load.rtt, ..LinkClass::default() },
             fallback: Fallback::Wait,
             timeout_s: TIMEOUT_S,
             ..DeviceClass::default()

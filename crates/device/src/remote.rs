@@ -1,4 +1,4 @@
-//! The way to a server.
+//! A server, as a device reaches it.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that vanished without closing its connection is noticed after this long, twice.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// A connection to a server that has said what it serves.
+/// A server that was reached and has said what it serves; clones share the connection to it.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub struct RemoteServer {
     pub(crate) client: SledClient<Channel>,
     address: String,
     description: Description,
 }
 
-impl Link {
+impl RemoteServer {
     /// Connects to `http://HOST:PORT` (or `HOST:PORT`).
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Link {
     /// Connects to the first of `addresses` that answers; one that says nothing holds up the next for a second.
     ///
     /// # Errors
-    /// If none does; the error of a single address is as [`Link::connect`] gives it.
+    /// If none does; the error of a single address is as [`RemoteServer::connect`] gives it.
     pub async fn connect_any(addresses: &[String]) -> Result<Self, Error> {
         // A typing error is not to be covered up by another server.
         addresses.iter().try_for_each(|address| endpoint(address).map(|_good| ()))?;
@@ -60,8 +60,8 @@ impl Link {
             let address = address.clone();
             async move { Self::connect(&address).await }
         };
-        let (_, link) = race::first(addresses.iter().map(connect).collect()).await.map_err(Error::of_all)?;
-        Ok(link)
+        let (_, remote) = race::first(addresses.iter().map(connect).collect()).await.map_err(Error::of_all)?;
+        Ok(remote)
     }
 
     /// How long the server takes to answer a short question.

@@ -14,12 +14,12 @@ const BYTES: f64 = 3_072.0;
 
 /// Lets a session's messages through as fast as a device may send them. Whoever is faster is read later, and so comes to feel
 /// the flow control of the stream; or loses the connection, where small frames pile up that HTTP/2 holds unread.
-pub(crate) struct Pace {
+pub(crate) struct TokenBucket {
     left: f64,
     at: Instant,
 }
 
-impl Pace {
+impl TokenBucket {
     pub(crate) fn new(now: Instant) -> Self {
         Self { left: BURST, at: now }
     }
@@ -48,16 +48,16 @@ mod tests {
     #[test]
     fn a_device_that_sends_a_block_each_millisecond_never_waits() {
         let began = Instant::now();
-        let mut pace = Pace::new(began);
+        let mut bucket = TokenBucket::new(began);
         for ms in 0..60_000 {
             let now = began + Duration::from_millis(ms);
-            assert_eq!(pace.delay(now, 300), Duration::ZERO);
+            assert_eq!(bucket.delay(now, 300), Duration::ZERO);
             if ms % 500 == 0 {
                 // It repeats all that is under way, and now and then tells a long text anew.
-                (0..16).for_each(|_| assert_eq!(pace.delay(now, 300), Duration::ZERO));
+                (0..16).for_each(|_| assert_eq!(bucket.delay(now, 300), Duration::ZERO));
             }
             if ms % 5_000 == 0 {
-                assert_eq!(pace.delay(now, 384 << 10), Duration::ZERO);
+                assert_eq!(bucket.delay(now, 384 << 10), Duration::ZERO);
             }
         }
     }
@@ -66,9 +66,9 @@ mod tests {
     fn whoever_sends_as_fast_as_the_network_takes_it_is_read_at_the_rate() {
         let began = Instant::now();
         for (bytes, cost) in [(20, 1.0), (1 << 20, 342.0)] {
-            let (mut pace, mut now, mut read) = (Pace::new(began), began, 0.0);
+            let (mut bucket, mut now, mut read) = (TokenBucket::new(began), began, 0.0);
             while now < began + Duration::from_secs(10) {
-                now += pace.delay(now, bytes);
+                now += bucket.delay(now, bytes);
                 read += 1.0;
             }
             let most = (BURST + 10.0 * RATE) / cost;
