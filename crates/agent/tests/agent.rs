@@ -15,10 +15,10 @@ use sled_agent::{Agent, Drafter, Http, Target};
 use sled_api::backend::{Backend, Event, Job, Mode, Refusal};
 use sled_api::listen::Limits;
 use sled_core::device::{FinishReason, Prompt, Provenance};
+use sled_core::server::Activity;
 use sled_device::{RemoteServer, SharedDrafter};
 use sled_model::synthetic::SyntheticModel;
 use sled_sim::rng::Rng;
-use sled_wire::Activity;
 use support::{CONTEXT, MODEL, Proxy, config, expected, prompt, serve_with_vocabulary, vocabulary};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -91,9 +91,9 @@ async fn a_reader_that_goes_away_frees_its_place_and_stops_the_server() {
         // Both sessions are kept for another turn, and nothing is done for them.
         let sessions = remote.sessions().await.unwrap().sessions;
         assert_eq!(sessions.len(), 2);
-        assert!(sessions.iter().all(|session| session.activity == Activity::Idle), "{sessions:?}");
+        assert!(sessions.iter().all(|session| matches!(session.status.activity, Activity::Idle(_))), "{sessions:?}");
         assert!(
-            sessions.iter().any(|session| session.committed < 100),
+            sessions.iter().any(|session| session.status.tally.committed < 100),
             "it was not generated to the end: {sessions:?}"
         );
         agent.close(Duration::ZERO).await;

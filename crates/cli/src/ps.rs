@@ -1,8 +1,9 @@
 //! `sled ps`: what a server's sessions are doing.
 
 use indicatif::HumanDuration;
+use sled_core::server::{Activity, Tally};
 use sled_device::RemoteServer;
-use sled_wire::{Activity, SessionStatus};
+use sled_wire::ListedSession;
 
 use crate::args::PsArgs;
 
@@ -41,55 +42,46 @@ pub async fn ps(args: &PsArgs) -> anyhow::Result<()> {
         "{:>6}  {:<width$}  {:<16}  {:>7}  {:>7}  {:>9}  {:>8}  AGE",
         "ID", "DEVICE", "STATE", "TOKENS", "CACHED", "COMMITTED", "ACCEPTED"
     );
-    for session in list.sessions {
-        let acceptance = match session.drafted {
+    for ListedSession { device, age, status } in list.sessions {
+        let acceptance = match status.tally.drafted {
             0 => "-".to_owned(),
-            drafted => format!("{:.0} %", 100.0 * session.accepted as f64 / drafted as f64),
+            drafted => format!("{:.0} %", 100.0 * status.tally.accepted as f64 / drafted as f64),
         };
         println!(
-            "{:>6}  {:<width$}  {:<16}  {:>7}  {:>7}  {:>9}  {acceptance:>8}  {}",
-            session.id,
-            session.device,
-            state(&session),
-            session.tokens,
-            session.cached,
-            session.committed,
-            HumanDuration(session.age)
+            "{:>6}  {device:<width$}  {:<16}  {:>7}  {:>7}  {:>9}  {acceptance:>8}  {}",
+            status.id.0,
+            state(status.activity),
+            status.tokens,
+            status.cached,
+            status.tally.committed,
+            HumanDuration(age)
         );
     }
     println!("{} of {} tokens of KV cache in use", list.cells_used, list.cells);
     Ok(())
 }
 
-fn state(session: &SessionStatus) -> String {
-    match session.activity {
-        Activity::Drafting => "drafting".to_owned(),
-        other => format!("{} {:.1} s", name(other), session.since.as_secs_f64()),
-    }
-}
-
-fn name(activity: Activity) -> &'static str {
+fn state(activity: Activity) -> String {
     match activity {
-        Activity::Idle => "idle",
-        Activity::Reading => "reading",
-        Activity::Waiting => "waiting",
-        Activity::Drafting => "drafting",
+        Activity::Drafting => activity.name().to_owned(),
+        _ => format!("{} {:.1} s", activity.name(), activity.since().as_secs_f64()),
     }
 }
 
-impl From<SessionStatus> for Session {
-    fn from(session: SessionStatus) -> Self {
+impl From<ListedSession> for Session {
+    fn from(ListedSession { device, age, status }: ListedSession) -> Self {
+        let Tally { committed, drafted, accepted } = status.tally;
         Self {
-            id: session.id,
-            activity: name(session.activity),
-            since_s: session.since.as_secs_f64(),
-            age_s: session.age.as_secs_f64(),
-            tokens: session.tokens,
-            cached: session.cached,
-            committed: session.committed,
-            drafted: session.drafted,
-            accepted: session.accepted,
-            device: session.device.into(),
+            id: status.id.0,
+            device: device.into(),
+            activity: status.activity.name(),
+            since_s: status.activity.since().as_secs_f64(),
+            age_s: age.as_secs_f64(),
+            tokens: status.tokens,
+            cached: status.cached,
+            committed,
+            drafted,
+            accepted,
         }
     }
 }

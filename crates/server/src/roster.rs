@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sled_core::names::PlainText;
-use sled_core::server::{self, SessionId};
-use sled_wire::{Activity, SessionStatus};
+use sled_core::server::{SessionId, SessionStatus};
+use sled_wire::ListedSession;
 
 /// The sessions that are open, by whom.
 #[derive(Clone, Default)]
@@ -24,27 +24,14 @@ impl Roster {
     }
 
     /// What the sessions are doing, and whose they are.
-    pub(crate) fn describe(&self, sessions: &[server::Status]) -> Vec<SessionStatus> {
+    pub(crate) fn describe(&self, sessions: &[SessionStatus]) -> Vec<ListedSession> {
         let known = self.lock();
-        let describe = |status: &server::Status| {
-            let (activity, since) = match status.activity {
-                server::Activity::Idle(since) => (Activity::Idle, since),
-                server::Activity::Reading(since) => (Activity::Reading, since),
-                server::Activity::Waiting(since) => (Activity::Waiting, since),
-                server::Activity::Drafting => (Activity::Drafting, Duration::ZERO),
-            };
+        let describe = |&status: &SessionStatus| {
             let known = known.get(&status.id);
-            SessionStatus {
-                id: status.id.0,
+            ListedSession {
                 device: known.map(|(device, _)| device.clone()).unwrap_or_default(),
-                tokens: status.tokens,
-                cached: status.cached,
-                committed: status.tally.committed,
-                drafted: status.tally.drafted,
-                accepted: status.tally.accepted,
-                activity,
-                since,
                 age: known.map_or(Duration::ZERO, |(_, opened)| opened.elapsed()),
+                status,
             }
         };
         sessions.iter().map(describe).collect()

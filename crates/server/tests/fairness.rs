@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sled_core::device::Prompt;
+use sled_core::server::Activity;
 use sled_core::step::{CacheOp, Row};
 use sled_device::{RemoteServer, Session, SessionOptions};
 use sled_model::synthetic::{SyntheticConfig, SyntheticModel};
 use sled_model::{Error, Limits, Model};
 use sled_server::Settings;
-use sled_wire::Activity;
 use support::{END, answer, config, expected, job, serve, vocabulary};
 
 const LONG: usize = 8_000;
@@ -78,7 +78,8 @@ async fn whoever_asks_briefly_is_answered_before_long_prompts_are_read() {
     let remote = RemoteServer::connect(&server.grpc.to_string()).await.unwrap();
     loop {
         let sessions = remote.sessions().await.unwrap().sessions;
-        if sessions.iter().filter(|session| session.activity == Activity::Reading).count() == SESSIONS {
+        if sessions.iter().filter(|session| matches!(session.status.activity, Activity::Reading(_))).count() == SESSIONS
+        {
             break;
         }
     }

@@ -37,7 +37,7 @@ pub use pb::sled_client::SledClient;
 pub use pb::sled_server::{Sled, SledServer};
 pub use reply::{FromServer, decode_server, encode_reply};
 pub use request::{FromDevice, decode_device, encode_request};
-pub use status::{Activity, SessionList, SessionStatus, Totals, busy, decode_sessions, encode_sessions, retry_after};
+pub use status::{ListedSession, SessionList, Totals, busy, decode_sessions, encode_sessions, retry_after};
 pub use vocabulary::{Checksum, MAX_VOCABULARY_BYTES, VocabularyFile, VocabularyPieces, vocabulary_chunks};
 
 /// The version of the protocol; devices and servers of different versions do not talk.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sled_core::names::PlainText;
+use sled_core::server::{Activity, SessionId, SessionStatus, Tally};
 use tonic::{Code, Status};
 
 use crate::bounds::{narrow, widen};
@@ -19,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionList {
     /// One entry for each.
-    pub sessions: Vec<SessionStatus>,
+    pub sessions: Vec<ListedSession>,
     /// Cells of the KV cache in use.
     pub cells_used: usize,
     /// Cells of the KV cache.
@@ -47,64 +48,37 @@ pub struct Totals {
     pub batch_sizes: Vec<u64>,
 }
 
-/// What one session is doing.
+/// One session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionStatus {
-    /// Its number.
-    pub id: u64,
+pub struct ListedSession {
     /// What the device calls itself.
     pub device: PlainText,
-    /// Tokens of its text.
-    pub tokens: usize,
-    /// How many of them the KV cache holds.
-    pub cached: usize,
-    /// Tokens committed since it was opened.
-    pub committed: u64,
-    /// Drafts verified.
-    pub drafted: u64,
-    /// Drafts accepted.
-    pub accepted: u64,
-    /// What it is doing.
-    pub activity: Activity,
-    /// For how long it has been idle, reading or waiting.
-    pub since: Duration,
     /// For how long it has been open.
     pub age: Duration,
-}
-
-/// What a session is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activity {
-    /// Nothing: it waits for a prompt.
-    Idle,
-    /// Its text is being read, or waits to be.
-    Reading,
-    /// A block of it waits for its verdict.
-    Waiting,
-    /// Its device is drafting.
-    Drafting,
+    /// What the server knows of it.
+    pub status: SessionStatus,
 }
 
 /// The list as a message.
 #[must_use]
 pub fn encode_sessions(list: SessionList) -> pb::SessionList {
-    let encode = |session: SessionStatus| pb::SessionStatus {
-        id: session.id,
-        device: session.device.into(),
-        tokens: narrow(session.tokens),
-        cached: narrow(session.cached),
-        committed: session.committed,
-        drafted: session.drafted,
-        accepted: session.accepted,
-        activity: match session.activity {
-            Activity::Idle => pb::Activity::Idle,
-            Activity::Reading => pb::Activity::Reading,
-            Activity::Waiting => pb::Activity::Waiting,
+    let encode = |ListedSession { device, age, status }: ListedSession| pb::SessionStatus {
+        id: status.id.0,
+        device: device.into(),
+        tokens: narrow(status.tokens),
+        cached: narrow(status.cached),
+        committed: status.tally.committed,
+        drafted: status.tally.drafted,
+        accepted: status.tally.accepted,
+        activity: match status.activity {
+            Activity::Idle(_) => pb::Activity::Idle,
+            Activity::Reading(_) => pb::Activity::Reading,
+            Activity::Waiting(_) => pb::Activity::Waiting,
             Activity::Drafting => pb::Activity::Drafting,
         }
         .into(),
-        since_us: micros(session.since),
-        age_us: micros(session.age),
+        since_us: micros(status.activity.since()),
+        age_us: micros(age),
     };
     pb::SessionList {
         sessions: list.sessions.into_iter().map(encode).collect(),
@@ -128,23 +102,23 @@ pub fn encode_sessions(list: SessionList) -> pb::SessionList {
 /// If a name is too long.
 pub fn decode_sessions(list: pb::SessionList) -> Result<SessionList, WireError> {
     let decode = |session: pb::SessionStatus| {
+        let since = Duration::from_micros(session.since_us);
         let activity = match session.activity() {
-            pb::Activity::Idle => Activity::Idle,
-            pb::Activity::Reading => Activity::Reading,
-            pb::Activity::Waiting => Activity::Waiting,
+            pb::Activity::Idle => Activity::Idle(since),
+            pb::Activity::Reading => Activity::Reading(since),
+            pb::Activity::Waiting => Activity::Waiting(since),
             pb::Activity::Drafting => Activity::Drafting,
         };
-        Ok(SessionStatus {
-            id: session.id,
+        Ok(ListedSession {
             device: name("device's name", session.device)?,
-            tokens: widen(session.tokens),
-            cached: widen(session.cached),
-            committed: session.committed,
-            drafted: session.drafted,
-            accepted: session.accepted,
-            activity,
-            since: Duration::from_micros(session.since_us),
             age: Duration::from_micros(session.age_us),
+            status: SessionStatus {
+                id: SessionId(session.id),
+                tokens: widen(session.tokens),
+                cached: widen(session.cached),
+                tally: Tally { committed: session.committed, drafted: session.drafted, accepted: session.accepted },
+                activity,
+            },
         })
     };
     let totals = list.totals.unwrap_or_default();

@@ -12,6 +12,7 @@ use sled_core::message::{Commit, ContextUpdate, DraftBlock, Load, Reply, Request
 use sled_core::names::Fingerprint;
 use sled_core::sampler::{Grammar, GrammarText, Logprobs, SamplingParams};
 use sled_core::sequence::Digest;
+use sled_core::server::{Activity, SessionId, SessionStatus, Tally};
 use sled_wire::pb::{self, device_message};
 use sled_wire::*;
 use tonic::Code;
@@ -349,17 +350,16 @@ fn greedy_decoding_costs_nothing_and_long_prompts_fit() {
 
 #[test]
 fn a_list_of_sessions_arrives_as_it_was() {
-    let session = |id: u64, activity| SessionStatus {
-        id,
+    let session = |id, activity| ListedSession {
         device: "pi (ngram)".into(),
-        tokens: 120,
-        cached: 119,
-        committed: 20,
-        drafted: 25,
-        accepted: 15,
-        activity,
-        since: Duration::from_millis(30),
         age: Duration::from_secs(90),
+        status: SessionStatus {
+            id: SessionId(id),
+            tokens: 120,
+            cached: 119,
+            tally: Tally { committed: 20, drafted: 25, accepted: 15 },
+            activity,
+        },
     };
     let totals = Totals {
         steps: 5,
@@ -370,7 +370,8 @@ fn a_list_of_sessions_arrives_as_it_was() {
         evictions: 1,
         batch_sizes: vec![3, 2],
     };
-    let kinds = [Activity::Idle, Activity::Reading, Activity::Waiting, Activity::Drafting];
+    let since = Duration::from_millis(30);
+    let kinds = [Activity::Idle(since), Activity::Reading(since), Activity::Waiting(since), Activity::Drafting];
     let sessions = (0..).zip(kinds).map(|(id, activity)| session(id, activity)).collect();
     let list = SessionList { sessions, cells_used: 500, cells: 8192, totals };
     assert_eq!(decode_sessions(encode_sessions(list.clone())), Ok(list));

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use sled_core::server::Activity;
 use sled_device::{RemoteServer, download_vocabulary};
-use sled_wire::{Activity, PROTOCOL};
+use sled_wire::PROTOCOL;
 
 use super::facts::Found;
 
@@ -22,7 +23,7 @@ pub async fn look(remote: &RemoteServer) -> anyhow::Result<Found> {
     let list = remote.sessions().await?;
     let began = Instant::now();
     let bytes = download_vocabulary(remote).await?.len();
-    let busy = list.sessions.iter().filter(|session| session.activity != Activity::Idle);
+    let busy = list.sessions.iter().filter(|session| !matches!(session.status.activity, Activity::Idle(_)));
     let each_step = |value: f64| (list.totals.steps > 0).then(|| value / list.totals.steps as f64);
     Ok(Found {
         version: description.version.to_string(),

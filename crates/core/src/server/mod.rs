@@ -53,7 +53,7 @@ use batch::{Batcher, Market};
 pub use cache::Owner;
 use cache::PrefixCache;
 use costs::Costs;
-pub use report::{Activity, Answer, Demand, Status, Totals};
+pub use report::{Activity, Answer, Demand, SessionStatus, Totals};
 use schedule::{Batch, Launch, Scheduler, View};
 pub use scheduling::{Assist, Batching, SchedulingError};
 pub use session::Tally;
@@ -353,7 +353,7 @@ impl Server {
     }
 
     /// What each session is doing.
-    pub fn status(&self, now: Duration) -> impl Iterator<Item = Status> {
+    pub fn status(&self, now: Duration) -> impl Iterator<Item = SessionStatus> {
         self.sessions.iter().map(move |(id, session)| session.status(id, now))
     }
 

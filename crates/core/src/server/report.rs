@@ -7,7 +7,7 @@ use crate::acceptance::AcceptedAt;
 
 /// What a session is doing, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct SessionStatus {
     /// Which session.
     pub id: SessionId,
     /// Tokens of its text.
@@ -31,6 +31,28 @@ pub enum Activity {
     Waiting(Duration),
     /// Its device is drafting.
     Drafting,
+}
+
+impl Activity {
+    /// It in a word, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle(_) => "idle",
+            Self::Reading(_) => "reading",
+            Self::Waiting(_) => "waiting",
+            Self::Drafting => "drafting",
+        }
+    }
+
+    /// For how long; zero for drafting, since the server does not know when that began.
+    #[must_use]
+    pub fn since(self) -> Duration {
+        match self {
+            Self::Idle(since) | Self::Reading(since) | Self::Waiting(since) => since,
+            Self::Drafting => Duration::ZERO,
+        }
+    }
 }
 
 /// What the answer to a request took that has a name.

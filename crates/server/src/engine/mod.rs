@@ -28,7 +28,7 @@ pub(crate) use seat::Seat;
 pub(crate) use seats::Party;
 use sled_core::Token;
 use sled_core::message::Request;
-use sled_core::server::{Busy, Owner, ServerConfig, SessionId, Status};
+use sled_core::server::{Busy, Owner, ServerConfig, SessionId, SessionStatus};
 use sled_model::Model;
 pub(crate) use thread::Thread;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -81,7 +81,7 @@ enum Event {
     Open(Opening, OwnedSemaphorePermit),
     Request(SessionId, Request, OwnedSemaphorePermit),
     Close(SessionId),
-    Report(oneshot::Sender<Vec<Status>>, OwnedSemaphorePermit),
+    Report(oneshot::Sender<Vec<SessionStatus>>, OwnedSemaphorePermit),
     Reused(SessionId, oneshot::Sender<usize>),
     /// Sessions end when they have their answers, and the thread with the last of them.
     Drain,
@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// What all sessions are doing; an error if the engine has stopped.
-    pub(crate) async fn report(&self) -> oneshot::Receiver<Vec<Status>> {
+    pub(crate) async fn report(&self) -> oneshot::Receiver<Vec<SessionStatus>> {
         let (answer, report) = oneshot::channel();
         if let Ok(permit) = Arc::clone(&self.reports).acquire_owned().await {
             let _stopped = self.events.send(Event::Report(answer, permit));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use sled_core::server::{Activity, SessionId, Status};
+use sled_core::server::{Activity, SessionId, SessionStatus};
 
 /// A session that has been idle for less is not made to give way: its user may be about to go on.
 const RESTING: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ impl Seats {
     }
 
     /// For how long a device's session has been idle, if it is. One over HTTP never is: it ends with its answer.
-    fn idle(&self, now: Duration, status: &Status) -> Option<(Party, Duration)> {
+    fn idle(&self, now: Duration, status: &SessionStatus) -> Option<(Party, Duration)> {
         let seat = self.seats.get(&status.id).filter(|seat| seat.client != Party::Http)?;
         let silent = now.saturating_sub(seat.active);
         match status.activity {
@@ -86,14 +86,14 @@ impl Seats {
         &self,
         now: Duration,
         time: Duration,
-        sessions: impl Iterator<Item = Status>,
+        sessions: impl Iterator<Item = SessionStatus>,
     ) -> Vec<SessionId> {
-        let idle = |status: &Status| self.idle(now, status).is_some_and(|(_, since)| since >= time);
+        let idle = |status: &SessionStatus| self.idle(now, status).is_some_and(|(_, since)| since >= time);
         sessions.filter(idle).map(|status| status.id).collect()
     }
 
     /// The sessions that may have to give way to another.
-    pub(super) fn resting(&self, now: Duration, sessions: impl Iterator<Item = Status>) -> usize {
+    pub(super) fn resting(&self, now: Duration, sessions: impl Iterator<Item = SessionStatus>) -> usize {
         self.idle_for(now, RESTING, sessions).len()
     }
 
@@ -102,7 +102,7 @@ impl Seats {
         &self,
         now: Duration,
         client: Option<Party>,
-        sessions: impl Iterator<Item = Status>,
+        sessions: impl Iterator<Item = SessionStatus>,
     ) -> Option<SessionId> {
         let mut counts: HashMap<Party, usize> = HashMap::new();
         self.seats.values().for_each(|seat| *counts.entry(seat.client).or_default() += 1);
@@ -128,11 +128,11 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn status(id: u64, activity: Activity) -> Status {
-        Status { id: SessionId(id), tokens: 0, cached: 0, tally: Tally::default(), activity }
+    fn status(id: u64, activity: Activity) -> SessionStatus {
+        SessionStatus { id: SessionId(id), tokens: 0, cached: 0, tally: Tally::default(), activity }
     }
 
-    fn idle(ids: impl IntoIterator<Item = u64>) -> impl Iterator<Item = Status> {
+    fn idle(ids: impl IntoIterator<Item = u64>) -> impl Iterator<Item = SessionStatus> {
         ids.into_iter().map(|id| status(id, Activity::Idle(Duration::ZERO)))
     }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
-use sled_core::server;
-use sled_wire::SessionStatus;
+use sled_core::server::SessionStatus;
+use sled_wire::ListedSession;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::frame::{Frame, ServerFacts, Snapshot};
@@ -72,8 +72,8 @@ struct Source {
     traffic: Traffic,
     began: Instant,
     /// What the engine was asked and has not answered.
-    pending: Option<oneshot::Receiver<Vec<server::Status>>>,
-    sessions: Vec<SessionStatus>,
+    pending: Option<oneshot::Receiver<Vec<SessionStatus>>>,
+    sessions: Vec<ListedSession>,
 }
 
 impl Source {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use sled_wire::{Activity, SessionStatus};
+use sled_core::server::{SessionId, Tally};
+use sled_wire::ListedSession;
 
 use crate::engine::Record;
 
@@ -164,7 +165,7 @@ pub(super) struct Snapshot {
     pub(super) record: Record,
     pub(super) received: u64,
     pub(super) sent: u64,
-    pub(super) sessions: Vec<SessionStatus>,
+    pub(super) sessions: Vec<ListedSession>,
 }
 
 impl Frame {
@@ -226,28 +227,25 @@ impl Step {
 }
 
 /// The sessions, the most active first.
-fn sessions(before: &[SessionStatus], now: &[SessionStatus], seconds: f64) -> Vec<Session> {
-    let committed: HashMap<u64, u64> = before.iter().map(|session| (session.id, session.committed)).collect();
-    let describe = |session: &SessionStatus| Session {
-        id: session.id,
-        device: session.device.to_string(),
-        tokens: session.tokens,
-        cached: session.cached,
-        committed: session.committed,
-        drafted: session.drafted,
-        accepted: session.accepted,
-        tokens_per_s: round(
-            session.committed.saturating_sub(committed.get(&session.id).copied().unwrap_or(0)) as f64 / seconds,
-        ),
-        activity: match session.activity {
-            Activity::Idle => "idle",
-            Activity::Reading => "reading",
-            Activity::Waiting => "waiting",
-            Activity::Drafting => "drafting",
+fn sessions(before: &[ListedSession], now: &[ListedSession], seconds: f64) -> Vec<Session> {
+    let before = before.iter().map(|ListedSession { status, .. }| (status.id, status.tally.committed));
+    let committed: HashMap<SessionId, u64> = before.collect();
+    let describe = |ListedSession { device, age, status }: &ListedSession| {
+        let Tally { committed: so_far, drafted, accepted } = status.tally;
+        let lately = so_far.saturating_sub(committed.get(&status.id).copied().unwrap_or(0));
+        Session {
+            id: status.id.0,
+            device: device.to_string(),
+            tokens: status.tokens,
+            cached: status.cached,
+            committed: so_far,
+            drafted,
+            accepted,
+            tokens_per_s: round(lately as f64 / seconds),
+            activity: status.activity.name().to_owned(),
+            since_s: round(status.activity.since().as_secs_f64()),
+            age_s: round(age.as_secs_f64()),
         }
-        .to_owned(),
-        since_s: round(session.since.as_secs_f64()),
-        age_s: round(session.age.as_secs_f64()),
     };
     let mut sessions: Vec<_> = now.iter().map(describe).collect();
     let rank = |session: &Session| (session.activity == "idle", session.id);

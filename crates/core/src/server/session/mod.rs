@@ -22,7 +22,7 @@ pub(super) use record::{Brings, Record};
 pub(super) use text::Text;
 
 use super::tuning::ForecastTuning;
-use super::{Activity, Owner, ServerConfig, SessionId, Status};
+use super::{Activity, Owner, ServerConfig, SessionId, SessionStatus};
 use crate::message::{Commit, ContextUpdate, DraftBlock, Reply, Turn};
 use crate::policy::Policy;
 use crate::sampler::Sampler;
@@ -174,8 +174,8 @@ impl Session {
     }
 
     /// What it is doing, for people.
-    pub(super) fn status(&self, id: SessionId, now: Duration) -> Status {
-        Status {
+    pub(super) fn status(&self, id: SessionId, now: Duration) -> SessionStatus {
+        SessionStatus {
             id,
             tokens: self.text.len(),
             cached: self.place.valid(),
