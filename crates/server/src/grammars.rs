@@ -1,17 +1,17 @@
-//! Compiles the grammars of requests: where a session's own task waits for it, and never on the engine's thread.
+//! Has the grammars of requests compiled while their session's own task waits, and never on the engine's thread.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sled_core::message::Request;
 use sled_model::grammar::Compiler;
-use sled_model::workers::{Caller, Workers};
+use sled_model::workers::Caller;
 use tonic::Status;
 
 /// When a device is to come again that found too many others before it.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What compiles grammars; clones share it.
+/// What has grammars compiled; clones share the compiler.
 #[derive(Clone)]
 pub(crate) struct Grammars {
     compiler: Option<Arc<Compiler>>,
@@ -26,17 +26,18 @@ impl Grammars {
     /// The request of `caller` with its grammar compiled, if it has one; else one sentence for the user.
     pub(crate) async fn prepare(&self, caller: Caller, mut request: Request) -> Result<Request, Status> {
         if let Request::Context(update) = &mut request
-            && let Some(grammar) = &mut update.sampling.grammar
-            && let Some(compiler) = self.compiler.clone()
+            && let Some(compiler) = &self.compiler
         {
-            let source = grammar.clone();
-            let compiling = Workers::shared().run(caller, move || compiler.compile(&source)).await;
-            *grammar = match compiling.and_then(|compiled| compiled) {
-                Ok(compiled) => compiled,
-                Err(busy @ sled_model::Error::WorkersBusy) => return Err(sled_wire::busy(&busy.to_string(), AGAIN)),
-                Err(error) => return Err(Status::invalid_argument(error.to_string())),
-            };
+            let sampling = std::mem::take(&mut update.sampling);
+            update.sampling = compiler.compile_sampling(caller, sampling).await.map_err(refusal)?;
         }
         Ok(request)
+    }
+}
+
+fn refusal(error: sled_model::Error) -> Status {
+    match error {
+        sled_model::Error::WorkersBusy => sled_wire::busy(&error.to_string(), AGAIN),
+        error => Status::invalid_argument(error.to_string()),
     }
 }

@@ -16,10 +16,10 @@ use sled_core::device::{
 use sled_core::message::Load;
 use sled_core::names::Fingerprint;
 use sled_core::policy::Policy;
-use sled_core::sampler::{Sampler, SamplingParams};
+use sled_core::sampler::Sampler;
 use sled_core::sequence::common_prefix;
 use sled_model::grammar::Compiler;
-use sled_model::workers::{Caller, Workers};
+use sled_model::workers::Caller;
 use sled_wire::{Bounds, Description, Open};
 
 use crate::connection::Connection;
@@ -295,8 +295,10 @@ impl Session {
             // Nothing is chosen here, so that no grammar need be compiled.
             sampling.grammar = None;
         }
-        let sampler = sampler(sampling, self.bounds.vocabulary_size, self.grammars.clone()).await?;
-        self.sampler = Some(Arc::new(sampler));
+        if let Some(compiler) = &self.grammars {
+            sampling = compiler.compile_sampling(Caller::new("sessions"), sampling).await?;
+        }
+        self.sampler = Some(Arc::new(Sampler::new(sampling, self.bounds.vocabulary_size)?));
         self.request = prompt.request_id.clone().map(|request| (request, Instant::now()));
         if let Some((request, _)) = &self.request {
             tracing::info!(request, prompt = prompt.tokens.len(), max_tokens = prompt.max_tokens, "prompt");
@@ -347,19 +349,6 @@ impl Session {
 fn chance() -> u64 {
     // Its keys are the operating system's randomness.
     RandomState::new().hash_one(())
-}
-
-/// What the drafter chooses by.
-async fn sampler(
-    mut params: SamplingParams,
-    vocab_size: usize,
-    compiler: Option<Arc<Compiler>>,
-) -> Result<Sampler, Error> {
-    if let (Some(grammar), Some(compiler)) = (params.grammar.clone(), compiler) {
-        let compiling = Workers::shared().run(Caller::new("sessions"), move || compiler.compile(&grammar));
-        params.grammar = Some(compiling.await??);
-    }
-    Ok(Sampler::new(params, vocab_size)?)
 }
 
 /// Opens a session on `remote`, or else on the first other server that takes it; `None` if none does and some are busy. Of several

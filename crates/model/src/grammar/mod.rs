@@ -6,6 +6,7 @@
 
 mod depth;
 mod references;
+mod request;
 
 use std::collections::VecDeque;
 use std::fmt;
