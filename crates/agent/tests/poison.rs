@@ -35,7 +35,7 @@ impl Model for Poisoned {
 
     fn forward(&mut self, rows: &[Row]) -> Result<(), Error> {
         if rows.iter().any(|row| row.token == POISON) {
-            return Err(Error::Decode { code: -3, reason: "a test".to_owned() });
+            return Err(Error::Pass("a test".to_owned()));
         }
         self.0.forward(rows)
     }

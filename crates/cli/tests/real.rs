@@ -208,7 +208,7 @@ async fn real_devices_without_a_model_file_get_the_vocabulary_from_the_server() 
     let server = Server::start(&path, &["-c", "64", "-np", "2"]);
     let cache = tempfile::tempdir().unwrap();
     let remote = RemoteServer::connect(&server.url).await.unwrap();
-    let vocabularies = Vocabularies::new(cache.path().to_owned(), load_vocabulary);
+    let vocabularies = Vocabularies::new(cache.path().to_owned(), |path| Ok(load_vocabulary(path)?));
     let sent = vocabularies.obtain(&remote).await.unwrap();
     let own = LlamaModel::load(&path, &LoadOptions::default()).unwrap().vocab();
     assert_eq!(sent.fingerprint(), own.fingerprint());

@@ -63,6 +63,9 @@ pub enum Error {
     /// The vocabulary could not be read to its end.
     #[error("the vocabulary could not be read to its end; run the command again")]
     Interrupted,
+    /// The file with the vocabulary is not one that the engine reads.
+    #[error(transparent)]
+    UnreadableVocabulary(Box<dyn std::error::Error + Send + Sync>),
     /// The drafter's thread is gone.
     #[error("the draft model stopped working; run the command again")]
     DrafterGone,

@@ -71,6 +71,7 @@ impl Error {
             Self::Refused(_) | Self::Wire(_) | Self::VocabularyMismatch { .. } => Remedy::Elsewhere,
             Self::Address(_)
             | Self::VocabularyFile { .. }
+            | Self::UnreadableVocabulary(_)
             | Self::Interrupted
             | Self::DrafterGone
             | Self::Thread(_)

@@ -25,8 +25,8 @@ const UNFINISHED: &str = ".tmp";
 /// To write a file takes seconds: an unfinished one of this age was left by a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// Reads a file with a vocabulary.
-pub type ReadVocabulary = fn(&Path) -> Result<Vocab, sled_model::Error>;
+/// Reads a file with a vocabulary, as the engine does that made it; its error is one sentence for the user.
+pub type ReadVocabulary = fn(&Path) -> Result<Vocab, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Where vocabularies are kept, and how a file with one is read.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Vocabularies {
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
         let mut unfinished = self.unfinished().map_err(failed)?;
         unfinished.write_all(file).and_then(|()| unfinished.as_file().sync_all()).map_err(failed)?;
-        let vocab = (self.read)(unfinished.path())?;
+        let vocab = (self.read)(unfinished.path()).map_err(Error::UnreadableVocabulary)?;
         let sent = vocab.fingerprint();
         if sent != announced {
             return Err(Error::VocabularyMismatch { announced, sent });

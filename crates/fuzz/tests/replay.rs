@@ -31,6 +31,11 @@ fn sessions_do_no_harm_to_a_server() {
 }
 
 #[test]
+fn the_prefix_cache_does_as_a_plain_list_does() {
+    replay("cache", sled_fuzz::cache);
+}
+
+#[test]
 fn a_server_does_no_harm_to_a_device() {
     replay("device", sled_fuzz::device);
 }

@@ -149,7 +149,7 @@ pub fn vocabularies() -> anyhow::Result<Vocabularies> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     let cache = cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?;
-    Ok(Vocabularies::new(cache.join("sled").join("vocabularies"), load_vocabulary))
+    Ok(Vocabularies::new(cache.join("sled").join("vocabularies"), |path| Ok(load_vocabulary(path)?)))
 }
 
 /// What this machine is called.

@@ -5,11 +5,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use std::{fs, thread};
 
-use sled_model::Error;
-
 use super::ffi::{self, Load, Weights};
 use super::file::ModelFile;
 use super::format::Format;
+use crate::Error;
 
 /// How often it is told how far a copy is.
 const TELL: Duration = Duration::from_millis(200);

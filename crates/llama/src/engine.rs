@@ -5,6 +5,7 @@ use sled_core::step::{CacheOp, Row, SequenceId};
 use sled_model::{Error, Limits, Model, Pulse};
 
 use super::ffi::{self, Context, ContextOptions, Failure};
+use super::footprint::CacheType;
 use super::memory;
 use super::model::LlamaModel;
 
@@ -28,16 +29,6 @@ impl EngineOptions {
     pub const MAX_THREADS: u32 = ffi::MAX_THREADS;
 }
 
-/// How exactly a KV cache holds keys and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CacheType {
-    /// 16 bits.
-    #[default]
-    F16,
-    /// 8.5 bits, in blocks of 32: about half the memory.
-    Q8_0,
-}
-
 /// A context on loaded weights: a KV cache of many sequences, which share its cells.
 ///
 /// A pass that fails changes nothing, so an engine stays usable after every error.
@@ -59,13 +50,13 @@ impl LlamaEngine {
     ///
     /// # Errors
     /// If an option is out of range, the model is of a kind that cannot be served, or there is no memory for the cache.
-    pub fn new(model: &LlamaModel, options: &EngineOptions) -> Result<Self, Error> {
+    pub fn new(model: &LlamaModel, options: &EngineOptions) -> Result<Self, crate::Error> {
         check_option("context tokens", options.context, i32::MAX.unsigned_abs())?;
         check_option("sequences", options.sequences, ffi::MAX_SEQUENCES)?;
         check_option("rows", options.rows, options.context)?;
         check_option("threads", options.threads, ffi::MAX_THREADS)?;
         let weights = model.weights();
-        let unsuitable = |why| Error::Architecture {
+        let unsuitable = |why| crate::Error::Architecture {
             name: model.description().name.clone(),
             architecture: model.description().architecture.clone(),
             why,
@@ -89,7 +80,7 @@ impl LlamaEngine {
                 },
             },
         )
-        .map_err(|reason| Error::Context {
+        .map_err(|reason| crate::Error::Context {
             name: model.description().name.clone(),
             cells: options.context as usize,
             reason,
@@ -213,7 +204,7 @@ impl Model for LlamaEngine {
             }
             return Err(match failure {
                 Failure::NoCells => Error::CacheFull { rows: rows.len(), cells: self.limits.cells },
-                Failure::Other { code, reason } => Error::Decode { code, reason },
+                Failure::Other { code, reason } => Error::Pass(format!("llama.cpp gives code {code}: {reason}")),
             });
         }
         std::mem::swap(&mut self.lengths, &mut self.next_lengths);
@@ -232,10 +223,10 @@ impl Model for LlamaEngine {
     }
 }
 
-fn check_option(what: &'static str, value: u32, most: u32) -> Result<(), Error> {
+fn check_option(what: &'static str, value: u32, most: u32) -> Result<(), crate::Error> {
     if (1..=most).contains(&value) {
         Ok(())
     } else {
-        Err(Error::EngineOption { what, value: value as usize, most: most as usize })
+        Err(crate::Error::EngineOption { what, value: value as usize, most: most as usize })
     }
 }

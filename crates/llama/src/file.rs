@@ -5,11 +5,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use sled_core::names::Fingerprint;
-use sled_model::Error;
+use sled_core::names::{Fingerprint, PlainText};
 
 use super::ffi::Gguf;
 use super::header;
+use crate::Error;
 
 /// How many pieces of a file's weights its fingerprint looks at, and how many bytes of each.
 const SAMPLES: u64 = 64;
@@ -47,6 +47,15 @@ impl ModelFile {
         self.header.tensors() > 0
     }
 
+    /// What the authors of the model call it, else the name of its file.
+    pub(super) fn name(&self) -> String {
+        let name = self.header.text("general.name").filter(|name| !name.trim().is_empty());
+        name.map(|name| PlainText::from(name).into()).unwrap_or_else(|| {
+            let stem = self.parts.first().and_then(|part| part.path.file_stem());
+            stem.unwrap_or_default().to_string_lossy().into_owned()
+        })
+    }
+
     /// The header, which of a model in several files is that of the first.
     pub(super) fn header(&self) -> &Gguf {
         &self.header
@@ -77,7 +86,7 @@ impl ModelFile {
 impl Part {
     fn open(path: &Path) -> Result<(Self, Gguf), Error> {
         let inaccessible = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => Error::NotFound(path.to_owned()),
+            io::ErrorKind::NotFound => sled_model::Error::NotFound(path.to_owned()).into(),
             _ => Error::ModelFile { path: path.to_owned(), source },
         };
         let mut file = File::open(path).map_err(inaccessible)?;

@@ -2,18 +2,27 @@
 
 use std::path::Path;
 
-use sled_core::names::{Fingerprint, PlainText};
-use sled_model::Error;
+use sled_core::names::Fingerprint;
 
-use super::CacheType;
 use super::file::ModelFile;
 use super::format;
+use crate::Error;
 
 /// What llama.cpp rounds the cells of a cache up to a multiple of.
 const STEP: u64 = 256;
 
 /// What a cell takes beside its keys and values, in bytes: in masks, and where it is noted whose it is.
 const BESIDE: u64 = 512;
+
+/// How exactly a KV cache holds keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheType {
+    /// 16 bits.
+    #[default]
+    F16,
+    /// 8.5 bits, in blocks of 32: about half the memory.
+    Q8_0,
+}
 
 /// What a model file says of the memory that its model needs, without loading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +81,6 @@ impl Footprint {
         let width = number("embedding_length").unwrap_or(0);
         let usual = width / heads;
         let head_len = |key| number(key).unwrap_or(usual);
-        let name = header.text("general.name").filter(|name| !name.trim().is_empty());
         Ok(Self {
             name: name.map_or_else(
                 || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -80,6 +88,7 @@ impl Footprint {
             ),
             format: header.numbers("general.file_type").and_then(|number| format::stored(*number.first()?)),
             parameters: header.elements(),
+            name: file.name(),
             bytes: file.len(),
             layers,
             kv_heads,

@@ -13,6 +13,7 @@
 mod charsmap;
 mod convert;
 mod engine;
+mod error;
 mod ffi;
 mod file;
 mod footprint;
@@ -26,8 +27,9 @@ mod system;
 mod vocab;
 
 pub use convert::{requantize, vocabulary_file};
-pub use engine::{CacheType, EngineOptions, LlamaEngine};
-pub use footprint::Footprint;
+pub use engine::{EngineOptions, LlamaEngine};
+pub use error::Error;
+pub use footprint::{CacheType, Footprint};
 pub use format::Format;
 pub use model::{Description, LlamaModel, LoadOptions};
 pub use system::{Gpu, System, leave};

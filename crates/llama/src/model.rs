@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use sled_core::names::{Fingerprint, PlainText};
-use sled_model::Error;
+use sled_core::names::Fingerprint;
 use sled_model::vocabulary::Vocab;
 
 use super::ffi::{self, Load, Weights};
@@ -13,6 +12,7 @@ use super::file::{self, ModelFile};
 use super::footprint::Footprint;
 use super::memory;
 use super::vocab;
+use crate::Error;
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl LlamaModel {
         }
         let weights = Arc::new(Weights::load(path, Load::Weights { gpu_layers })?);
         let description = Description {
-            name: name(&weights, path),
+            name: footprint.name.clone(),
             architecture: weights.metadata(c"general.architecture").unwrap_or_default(),
             quantization: weights.quantization(),
             parameters: weights.parameters(),
@@ -117,12 +117,4 @@ impl LlamaModel {
     pub(super) fn footprint(&self) -> Option<&Footprint> {
         (!self.inner.on_gpu).then_some(&self.inner.footprint)
     }
-}
-
-/// What the authors of a model call it, else the name of its file.
-pub(super) fn name(weights: &Weights, path: &Path) -> String {
-    weights.metadata(c"general.name").filter(|name| !name.trim().is_empty()).map_or_else(
-        || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        |name| PlainText::from(name).into(),
-    )
 }

@@ -12,7 +12,6 @@ use sled_model::vocabulary::{Tokenizer, Vocab, VocabInfo};
 
 use super::ffi::{Load, Weights};
 use super::file::{self, ModelFile};
-use super::model;
 use super::parts::{Part, Parts};
 use super::runs::Runs;
 
@@ -21,11 +20,10 @@ use super::runs::Runs;
 ///
 /// # Errors
 /// If the file is missing, not GGUF, truncated, or has no vocabulary that can be used.
-pub fn load_vocabulary(path: &Path) -> Result<Vocab, Error> {
-    ModelFile::open(path)?;
+pub fn load_vocabulary(path: &Path) -> Result<Vocab, crate::Error> {
+    let file = ModelFile::open(path)?;
     let weights = Arc::new(Weights::load(path, Load::Vocabulary)?);
-    let name = model::name(&weights, path);
-    vocabulary(weights, &name)
+    Ok(vocabulary(weights, &file.name())?)
 }
 
 /// The vocabulary of `weights`, the model called `name`.

@@ -381,7 +381,7 @@ fn a_file_that_is_no_model_is_refused_in_one_sentence() {
     let refusal = || LlamaModel::load(&path, &LoadOptions::default()).unwrap_err();
     let name = path.display();
 
-    assert!(matches!(refusal(), Error::NotFound(_)));
+    assert!(matches!(refusal(), sled_llama::Error::Model(Error::NotFound(_))));
     assert_eq!(
         refusal().to_string(),
         format!("there is no model file at {name}; check the path, or `sled list` for models by name")

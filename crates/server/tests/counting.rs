@@ -62,7 +62,7 @@ impl Model for Broken {
     fn logits(&self, row: usize) -> Result<&[f32], Error> {
         let fails = self.passes.is_multiple_of(5) && row > 0;
         if fails || Some(self.tokens[row]) == self.poison {
-            return Err(Error::Decode { code: -3, reason: "a test".to_owned() });
+            return Err(Error::Pass("a test".to_owned()));
         }
         self.model.logits(row)
     }

@@ -24,15 +24,16 @@ pub struct Owner(pub u64);
 
 /// What the cache holds of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    from: SequenceId,
+pub struct Found {
+    /// In which sequence.
+    pub from: SequenceId,
     /// How many of the text's first tokens, at least as many as are worth a copy.
-    pub(super) len: usize,
+    pub len: usize,
 }
 
 /// The KV cache as the engine has it.
 #[derive(Debug)]
-pub(super) struct PrefixCache {
+pub struct PrefixCache {
     cells: Cells,
     slots: Vec<Slot>,
     free: Vec<SequenceId>,
@@ -119,7 +120,10 @@ impl Cells {
 }
 
 impl PrefixCache {
-    pub(super) fn new(cells: usize, sequences: usize, min_shared: usize) -> Self {
+    /// An empty cache of so many cells and sequences, of which neither is ever exceeded if none grows by more than there is
+    /// [room](Self::room) for; a common prefix of fewer than `min_shared` tokens is not worth a copy.
+    #[must_use]
+    pub fn new(cells: usize, sequences: usize, min_shared: usize) -> Self {
         let sequences = SequenceId::try_from(sequences).unwrap_or(SequenceId::MAX);
         Self {
             cells: Cells { most: cells, ..Cells::default() },
@@ -138,22 +142,22 @@ impl PrefixCache {
     }
 
     /// From now on everybody may share the prefixes of `text`.
-    pub(super) fn publish(&mut self, text: Vec<Token>) {
+    pub fn publish(&mut self, text: Vec<Token>) {
         self.public.push(text.into());
     }
 
     /// How many cells are in use, of how many.
-    pub(super) fn cells(&self) -> (usize, usize) {
+    pub fn cells(&self) -> (usize, usize) {
         (self.cells.used, self.cells.most)
     }
 
     /// How many cells are free.
-    pub(super) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         self.cells.most.saturating_sub(self.cells.used)
     }
 
     /// How many cells would be free if there were only these `sequences`.
-    pub(super) fn room_beside(&self, sequences: impl Iterator<Item = SequenceId>) -> usize {
+    pub fn room_beside(&self, sequences: impl Iterator<Item = SequenceId>) -> usize {
         let mut is_kept = vec![false; self.cells.users.len()];
         let kept = sequences.filter_map(|sequence| self.slots.get(sequence as usize)).flat_map(|slot| &slot.cells);
         let kept =
@@ -162,17 +166,17 @@ impl PrefixCache {
     }
 
     /// Whether a sequence can be had without taking it from a session.
-    pub(super) fn has_sequence(&self) -> bool {
+    pub fn has_sequence(&self) -> bool {
         !self.free.is_empty() || self.has_left()
     }
 
     /// Whether there is something that closed sessions left.
-    pub(super) fn has_left(&self) -> bool {
+    pub fn has_left(&self) -> bool {
         self.slots.iter().any(Slot::is_left)
     }
 
     /// The changes to make before the next pass.
-    pub(super) fn take_ops(&mut self) -> Vec<CacheOp> {
+    pub fn take_ops(&mut self) -> Vec<CacheOp> {
         std::mem::take(&mut self.ops)
     }
 
@@ -187,7 +191,7 @@ impl PrefixCache {
     }
 
     /// The longest prefix of a `text` of `owner` that is in the cache and that it may have.
-    pub(super) fn lookup(&self, owner: Owner, text: &[Token]) -> Option<Found> {
+    pub fn lookup(&self, owner: Owner, text: &[Token]) -> Option<Found> {
         let found = (0..).zip(&self.slots).filter_map(|(from, slot)| {
             let len = self.agreement((owner, text), (slot.owner()?, &slot.tokens));
             // Of the same, what is left over is better than what somebody has, and best is what has little beside.
@@ -199,7 +203,7 @@ impl PrefixCache {
 
     /// A sequence for a session of `owner`, which begins with what was `found` of its text. What closed sessions left gives way if
     /// need be; `None` if sessions have all.
-    pub(super) fn claim(&mut self, owner: Owner, found: Option<Found>) -> Option<SequenceId> {
+    pub fn claim(&mut self, owner: Owner, found: Option<Found>) -> Option<SequenceId> {
         if let Some(Found { from, len }) = found.filter(|&found| self.is_to_be_taken_over(found))
             && let Some(slot) = self.slots.get_mut(from as usize)
         {
@@ -230,7 +234,7 @@ impl PrefixCache {
     }
 
     /// Makes what was `found` of its text the beginning of `sequence`, which is emptied.
-    pub(super) fn fill(&mut self, sequence: SequenceId, Found { from, len }: Found) {
+    pub fn fill(&mut self, sequence: SequenceId, Found { from, len }: Found) {
         self.cut(sequence, 0);
         let prefix = self.slots.get(from as usize).map(|slot| (slot.tokens.get(..len), slot.cells.get(..len)));
         let Some((Some(tokens), Some(cells))) = prefix else { return };
@@ -243,12 +247,12 @@ impl PrefixCache {
     }
 
     /// How many tokens a sequence has.
-    pub(super) fn len(&self, sequence: SequenceId) -> usize {
+    pub fn len(&self, sequence: SequenceId) -> usize {
         self.slots.get(sequence as usize).map_or(0, |slot| slot.tokens.len())
     }
 
     /// A pass added `tokens` to a sequence.
-    pub(super) fn grow(&mut self, sequence: SequenceId, tokens: impl Iterator<Item = Token>) {
+    pub fn grow(&mut self, sequence: SequenceId, tokens: impl Iterator<Item = Token>) {
         let Some(slot) = self.slots.get_mut(sequence as usize) else { return };
         slot.tokens.extend(tokens);
         while slot.cells.len() < slot.tokens.len() {
@@ -257,7 +261,7 @@ impl PrefixCache {
     }
 
     /// Brings a sequence down to its first `len` tokens.
-    pub(super) fn cut(&mut self, sequence: SequenceId, len: usize) {
+    pub fn cut(&mut self, sequence: SequenceId, len: usize) {
         if let Some(slot) = self.slots.get_mut(sequence as usize).filter(|slot| slot.tokens.len() > len) {
             slot.tokens.truncate(len);
             slot.cells.drain(len..).for_each(|cell| self.cells.let_go(cell));
@@ -270,7 +274,7 @@ impl PrefixCache {
     }
 
     /// The session that has this sequence is closed; what it leaves may serve another.
-    pub(super) fn leave(&mut self, now: Duration, sequence: SequenceId) {
+    pub fn leave(&mut self, now: Duration, sequence: SequenceId) {
         let Some(slot) = self.slots.get_mut(sequence as usize) else { return };
         let Holder::Session(owner) = slot.holder else { return };
         if slot.tokens.len() < self.min_shared {
@@ -281,7 +285,7 @@ impl PrefixCache {
     }
 
     /// Whoever has claimed this sequence has no room for a row: it is as if it had not.
-    pub(super) fn give_back(&mut self, sequence: SequenceId) {
+    pub fn give_back(&mut self, sequence: SequenceId) {
         let Some(slot) = self.slots.get(sequence as usize) else { return };
         if slot.cells.iter().all(|&cell| self.cells.is_shared(cell)) {
             self.release(sequence);
@@ -291,13 +295,13 @@ impl PrefixCache {
     }
 
     /// The session that has this sequence gives way to another: it is emptied and free.
-    pub(super) fn evict(&mut self, sequence: SequenceId) {
+    pub fn evict(&mut self, sequence: SequenceId) {
         self.evictions += 1;
         self.release(sequence);
     }
 
     /// How many times a session had to give way to another.
-    pub(super) fn evictions(&self) -> u64 {
+    pub fn evictions(&self) -> u64 {
         self.evictions
     }
 
@@ -311,7 +315,7 @@ impl PrefixCache {
     }
 
     /// Gives up what the session left that was closed first. False if there is nothing.
-    pub(super) fn drop_left(&mut self) -> bool {
+    pub fn drop_left(&mut self) -> bool {
         let oldest = self.oldest_left();
         if let Some(sequence) = oldest {
             self.release(sequence);
@@ -328,7 +332,7 @@ impl PrefixCache {
     }
 
     /// Nothing is known any more of what the engine holds: every sequence is emptied before the next pass.
-    pub(super) fn distrust(&mut self) {
+    pub fn distrust(&mut self) {
         self.ops.clear();
         self.cells = Cells { most: self.cells.most, ..Cells::default() };
         for (sequence, slot) in (0..).zip(&mut self.slots) {
@@ -343,19 +347,19 @@ impl PrefixCache {
     }
 
     /// Whether a session of `owner` has this sequence, and so many tokens in it.
-    pub(super) fn is_held(&self, owner: Owner, sequence: SequenceId, len: usize) -> bool {
+    pub fn is_held(&self, owner: Owner, sequence: SequenceId, len: usize) -> bool {
         self.slots.get(sequence as usize).is_some_and(|slot| {
             matches!(slot.holder, Holder::Session(holder) if holder == owner) && slot.tokens.len() == len
         })
     }
 
     /// How many sequences sessions have.
-    pub(super) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.slots.iter().filter(|slot| matches!(slot.holder, Holder::Session(_))).count()
     }
 
     /// What a sequence holds.
-    pub(super) fn tokens(&self, sequence: SequenceId) -> &[Token] {
+    pub fn tokens(&self, sequence: SequenceId) -> &[Token] {
         self.slots.get(sequence as usize).map_or(&[], |slot| &slot.tokens)
     }
 
@@ -364,7 +368,7 @@ impl PrefixCache {
     /// # Panics
     /// If cells are not counted by the sequences that have them, more are in use than there are, or a sequence that nobody has is not
     /// empty or not free.
-    pub(super) fn check_invariants(&self) {
+    pub fn check_invariants(&self) {
         let mut users = vec![0; self.cells.users.len()];
         for (sequence, slot) in (0..).zip(&self.slots) {
             assert_eq!(slot.tokens.len(), slot.cells.len(), "a cell for each token of sequence {sequence}");

@@ -50,8 +50,7 @@ use std::time::Duration;
 
 pub use admission::Busy;
 use batch::{Batcher, Market};
-pub use cache::Owner;
-use cache::PrefixCache;
+pub use cache::{Found, Owner, PrefixCache};
 use costs::Costs;
 pub use report::{Activity, Answer, Demand, SessionStatus, Totals};
 use schedule::{Batch, Launch, Scheduler, View};

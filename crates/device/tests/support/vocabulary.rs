@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use sled_device::Vocabularies;
-use sled_model::Error;
 use sled_model::synthetic::{SyntheticToken, SyntheticVocab};
 use sled_model::vocabulary::Vocab;
 
@@ -27,9 +26,8 @@ fn of(file: &str) -> Option<Vocab> {
     SyntheticVocab { tokens, bos: Some(0), eos: Some(0), chat_template: None }.vocab().ok()
 }
 
-fn read(path: &Path) -> Result<Vocab, Error> {
-    let file = std::fs::read_to_string(path).map_err(|_| Error::NotFound(path.to_owned()))?;
-    of(&file).ok_or_else(|| Error::NotGguf(path.to_owned()))
+fn read(path: &Path) -> Result<Vocab, Box<dyn std::error::Error + Send + Sync>> {
+    of(&std::fs::read_to_string(path)?).ok_or_else(|| "it is not a synthetic vocabulary".into())
 }
 
 pub fn vocab() -> Vocab {

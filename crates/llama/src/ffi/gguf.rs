@@ -5,9 +5,9 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 
 use llama_cpp_sys_2 as sys;
-use sled_model::Error;
 
 use super::{c_path, log, start};
+use crate::Error;
 
 /// The header of a GGUF file: its metadata, and where its tensors lie.
 pub(crate) struct Gguf {

@@ -25,7 +25,8 @@ use std::path::Path;
 use std::sync::Once;
 
 use llama_cpp_sys_2 as sys;
-use sled_model::Error;
+
+use crate::Error;
 
 /// How many sequences a context can have at most (`LLAMA_MAX_SEQ`).
 pub(crate) const MAX_SEQUENCES: u32 = 256;

@@ -6,9 +6,9 @@ use std::ptr::{self, NonNull};
 
 use llama_cpp_sys_2 as sys;
 use sled_core::Token;
-use sled_model::Error;
 
 use super::{c_path, log, start};
+use crate::Error;
 
 /// What to load of a model file.
 #[derive(Clone, Copy, Debug)]

@@ -340,13 +340,14 @@ fn speak(vocabulary: &Vocab) {
     }
 }
 
-fn run(model: &LlamaModel) -> Result<(), sled_model::Error> {
+fn run(model: &LlamaModel) -> Result<(), sled_llama::Error> {
     speak(&model.vocab());
     let options = EngineOptions { context: 64, sequences: 2, rows: 16, threads: 1, cache: CacheType::F16 };
     let mut engine = LlamaEngine::new(model, &options)?;
     let row = |position| Row { sequence: 0, position, token: 0, wants_logits: true };
     engine.forward(&[row(0), row(1), row(2)])?;
-    engine.logits(2).map(|_| ())
+    engine.logits(2)?;
+    Ok(())
 }
 
 /// Loads all files of `folder` in as many processes as it takes; the numbers of those that ended one, and what it said.

@@ -127,12 +127,10 @@ pub fn vocabulary() -> Vocab {
 ///
 /// # Errors
 /// If it is another file.
-pub fn read_vocabulary(path: &Path) -> Result<Vocab, Error> {
-    let read = std::fs::read(path).map_err(|source| Error::ModelFile { path: path.to_owned(), source })?;
-    let reason = || "it is not the vocabulary of a recital".to_owned();
-    if read == VOCABULARY_FILE {
+pub fn read_vocabulary(path: &Path) -> Result<Vocab, Box<dyn std::error::Error + Send + Sync>> {
+    if std::fs::read(path)? == VOCABULARY_FILE {
         Ok(vocabulary())
     } else {
-        Err(Error::Header { path: path.to_owned(), reason: reason() })
+        Err("the server's vocabulary is not that of a recital; check --server".into())
     }
 }
