@@ -19,6 +19,9 @@ const MIN_SHARED_PREFIX: usize = 16;
 /// Texts are blocks of so many equal tokens, so that many begin alike, some just long enough to be shared.
 const BLOCK: usize = 8;
 
+/// How many texts are remembered for others to begin like.
+const KNOWN: usize = 8;
+
 /// Lets happen to a cache what `data` says.
 ///
 /// # Panics
@@ -98,6 +101,8 @@ struct Bench {
     /// What the engine holds.
     engine: Vec<Vec<Cell>>,
     public: Vec<Vec<Token>>,
+    /// Texts that others may begin like.
+    known: Vec<Vec<Token>>,
     written: usize,
     evictions: u64,
     now: Duration,
@@ -106,28 +111,31 @@ struct Bench {
 impl Bench {
     fn new(bytes: &mut Bytes<'_>) -> Self {
         let most = 24 + bytes.below(128);
-        let public: Vec<_> = (0..bytes.below(3)).map(|_| text(bytes)).collect();
+        let public: Vec<_> = (0..bytes.below(3)).map(|_| blocks(bytes)).collect();
         let mut cache = PrefixCache::new(most, SEQUENCES as usize, MIN_SHARED_PREFIX);
         public.iter().for_each(|text| cache.publish(text.clone()));
         let slots = vec![Slot { holder: Holder::Nobody, cells: Vec::new() }; SEQUENCES as usize];
         let engine = vec![Vec::new(); SEQUENCES as usize];
-        Self { cache, most, slots, engine, public, written: 0, evictions: 0, now: Duration::ZERO }
+        let known = public.clone();
+        Self { cache, most, slots, engine, public, known, written: 0, evictions: 0, now: Duration::ZERO }
     }
 
     /// A session comes with a text, and reads a part of it.
     fn come(&mut self, bytes: &mut Bytes<'_>) {
-        let (owner, text) = (owner(bytes), text(bytes));
+        let (owner, text) = (owner(bytes), self.text(bytes));
         let found = self.lookup(owner, &text);
         if let Some(sequence) = self.claim(owner, found) {
             let begun = self.slots[sequence as usize].cells.len();
             let rows = bytes.below(64).min(text.len() - begun);
-            self.write(sequence, owner, &text[begun..begun + rows]);
+            if rows > 0 {
+                self.write(sequence, owner, &text[begun..begun + rows]);
+            }
         }
     }
 
     /// A session comes and finds no room for a row.
     fn come_in_vain(&mut self, bytes: &mut Bytes<'_>) {
-        let (owner, text) = (owner(bytes), text(bytes));
+        let (owner, text) = (owner(bytes), self.text(bytes));
         let found = self.lookup(owner, &text);
         let Some(sequence) = self.claim(owner, found) else { return };
         let cells = &self.slots[sequence as usize].cells;
@@ -145,7 +153,7 @@ impl Bench {
     /// A session comes with another text, and begins with what there is of it.
     fn refill(&mut self, bytes: &mut Bytes<'_>) {
         let Some((sequence, owner)) = self.session(bytes) else { return };
-        let text = text(bytes);
+        let text = self.text(bytes);
         self.cache.cut(sequence, 0);
         self.slots[sequence as usize].cells.clear();
         if let Some(found) = self.lookup(owner, &text) {
@@ -301,6 +309,18 @@ impl Bench {
         left.min().map(|(_, sequence)| sequence)
     }
 
+    /// A text, which may begin like another.
+    fn text(&mut self, bytes: &mut Bytes<'_>) -> Vec<Token> {
+        let which = bytes.below(2 * self.known.len() + 1);
+        let mut text = self.known.get(which).cloned().unwrap_or_default();
+        text.truncate(text.len().saturating_sub(bytes.below(3) * BLOCK));
+        text.extend(blocks(bytes));
+        if self.known.len() < KNOWN {
+            self.known.push(text.clone());
+        }
+        text
+    }
+
     /// A session, if there is one at the place that is chosen.
     fn session(&self, bytes: &mut Bytes<'_>) -> Option<(SequenceId, Owner)> {
         let sequence = bytes.below(SEQUENCES as usize);
@@ -346,6 +366,6 @@ fn owner(bytes: &mut Bytes<'_>) -> Owner {
     Owner(bytes.below(OWNERS) as u64)
 }
 
-fn text(bytes: &mut Bytes<'_>) -> Vec<Token> {
-    bytes.list(7, 3).into_iter().flat_map(|token| [token; BLOCK]).collect()
+fn blocks(bytes: &mut Bytes<'_>) -> Vec<Token> {
+    bytes.list(5, 3).into_iter().flat_map(|token| [token; BLOCK]).collect()
 }
