@@ -264,3 +264,120 @@ fn grow(
     let waits = block.len < most && !drafted_out && policy.waits_for(&block, expected);
     (!waits).then_some(block.len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::sampler::Draft;
+
+    const NOW: Duration = Duration::from_secs(1);
+    const ROOM: Bounds = Bounds { end: 100, max_draft: 64, drafted_out: false };
+
+    /// Ten settled tokens, and so many drafts that their drafter is sure of.
+    fn drafts(count: usize) -> Drafts {
+        let mut drafts = Drafts::new(&Tuning::DEFAULT);
+        drafts.begin(&[0; 10]);
+        for _ in 0..count {
+            let ticket = drafts.ask(NOW, 1);
+            drafts.add(ticket, 1, Some(Draft { token: 7, confidence: 0.999 }), true);
+        }
+        drafts
+    }
+
+    fn fixed(k: usize) -> Box<dyn DraftPolicy> {
+        Policy::Fixed { k }.build(&Tuning::DEFAULT)
+    }
+
+    fn blocks(ahead: Ahead) -> Blocks {
+        Blocks::new(ahead, &Tuning::DEFAULT)
+    }
+
+    fn ranges(blocks: &Blocks) -> Vec<(Position, Position)> {
+        blocks.waiting.iter().map(Block::range).collect()
+    }
+
+    #[test]
+    fn a_block_waits_for_its_drafts_unless_none_are_to_come() {
+        let next = |count, bounds| blocks(Ahead::Blocks).next(&drafts(count), &*fixed(4), bounds);
+        assert_eq!([0, 3, 4, 9].map(|count| next(count, ROOM)), [None, None, Some(4), Some(4)]);
+        let out = Bounds { drafted_out: true, ..ROOM };
+        assert_eq!([0, 3].map(|count| next(count, out)), [Some(0), Some(3)], "without drafts it asks for a token");
+        assert_eq!(next(9, Bounds { max_draft: 2, ..ROOM }), Some(2));
+        assert_eq!(next(9, Bounds { end: 13, ..ROOM }), Some(2), "the verdict's own token is the last of the text");
+        assert_eq!(next(9, Bounds { end: 10, ..ROOM }), Some(0));
+    }
+
+    #[test]
+    fn blocks_follow_each_other_only_where_the_device_sends_ahead() {
+        let (drafts, policy) = (drafts(12), fixed(4));
+        for (ahead, drafting, next) in
+            [(Ahead::Nothing, false, None), (Ahead::Drafts, true, None), (Ahead::Blocks, true, Some(4))]
+        {
+            let mut blocks = blocks(ahead);
+            assert!(blocks.allows_drafting());
+            blocks.send(NOW, 10, 4, None);
+            assert_eq!((blocks.allows_drafting(), blocks.next(&drafts, &*policy, ROOM)), (drafting, next), "{ahead:?}");
+        }
+        let mut blocks = blocks(Ahead::Blocks);
+        let sent = [4, 4].map(|len| blocks.send(NOW, 10, len, None));
+        assert_eq!(sent.map(|block| (block.range(), block.was_alone())), [((10, 14), true), ((14, 18), false)]);
+        assert_eq!([9, 10, 17, 18].map(|position| blocks.covers(position)), [false, true, true, false]);
+        for _ in 2..Tuning::DEFAULT.max_blocks {
+            blocks.send(NOW, 10, 0, None);
+        }
+        assert_eq!(blocks.next(&drafts, &*policy, ROOM), None, "as many are out as may be");
+        blocks.check_invariants(drafts.end());
+    }
+
+    #[test]
+    fn a_block_is_answered_by_its_last_token_and_by_the_one_that_was_missed() {
+        let mut blocks = blocks(Ahead::Blocks);
+        for _ in 0..3 {
+            blocks.send(NOW, 10, 4, None);
+        }
+        blocks.on_settled(13);
+        assert_eq!(ranges(&blocks), [(10, 14), (14, 18), (18, 22)], "a part of it is settled");
+        blocks.on_settled(14);
+        assert_eq!(ranges(&blocks), [(14, 18), (18, 22)]);
+        blocks.on_miss(15);
+        assert_eq!(ranges(&blocks), [(14, 16)], "what was drafted on it is void");
+        blocks.on_settled(16);
+        assert!(blocks.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_settled_is_sent_again_as_one_block_and_counts_once() {
+        let drafts = drafts(10);
+        let mut blocks = blocks(Ahead::Blocks);
+        for _ in 0..2 {
+            blocks.send(NOW, 10, 4, None);
+        }
+        let again = blocks.repeat(&drafts, 1, 64).map(|block| (block.range(), block.is_repeated()));
+        assert_eq!((again, blocks.drafts_sent()), (Some(((10, 19), true)), 9), "with a draft that was made meanwhile");
+        let again = blocks.repeat(&drafts, 5, 6).map(|block| block.range());
+        assert_eq!(again, Some((10, 16)), "another server takes shorter blocks");
+        assert!(blocks.ask_again() && !blocks.ask_again());
+        blocks.on_commit();
+        assert!(blocks.ask_again());
+        blocks.clear();
+        assert_eq!(blocks.repeat(&drafts, 0, 64).map(|block| block.range()), None);
+    }
+
+    #[test]
+    fn while_a_server_decodes_by_itself_nothing_is_drafted_and_it_is_told_in_time_to_go_on() {
+        let mut blocks = blocks(Ahead::Blocks);
+        blocks.send(NOW, 10, 0, Some(26));
+        assert!(blocks.is_leased() && !blocks.allows_drafting());
+        assert_eq!(blocks.next(&drafts(8), &*fixed(4), ROOM), None);
+        assert!(blocks.renew_lease(17, 16, 100).is_none());
+        let renewed = blocks.renew_lease(18, 16, 100).map(|block| (block.range(), block.until()));
+        assert_eq!(renewed, Some(((18, 18), 34)), "when half of it has come");
+        blocks.on_miss(20);
+        assert!(blocks.is_leased(), "no draft of it can be wrong");
+        assert_eq!(blocks.renew_lease(30, 16, 40).map(|block| block.until()), Some(40), "not beyond the end");
+        assert!(blocks.renew_lease(39, 16, 40).is_none());
+        blocks.on_settled(40);
+        assert!(blocks.is_empty());
+    }
+}

@@ -43,3 +43,55 @@ impl Outbox {
         self.actions.retain(|action| !matches!(action, Action::Send(_) | Action::Connect(_)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{FinishReason, Notice, Ticket};
+    use crate::message::Request;
+    use crate::sequence::Digest;
+
+    fn all() -> [Action; 6] {
+        [
+            Action::Connect(1),
+            Action::Send(Request::Stop(1)),
+            Action::Draft(Ticket { turn: 1, digest: Digest::EMPTY }),
+            Action::Notify(Notice::Back { server: 1 }),
+            Action::Finish(FinishReason::Stop),
+            Action::Disconnect,
+        ]
+    }
+
+    fn full() -> Outbox {
+        let mut outbox = Outbox::default();
+        all().into_iter().for_each(|action| outbox.push(action));
+        outbox
+    }
+
+    fn left(mut outbox: Outbox) -> Vec<Action> {
+        std::iter::from_fn(|| outbox.pop()).collect()
+    }
+
+    #[test]
+    fn actions_are_handed_out_in_order() {
+        assert_eq!(left(full()), all());
+        assert!(Outbox::default().is_empty() && !full().is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_is_dropped_leaves_what_concerns_the_connection() {
+        let mut outbox = full();
+        assert!(outbox.has_finish());
+        assert!(outbox.drop_answer(), "a draft was to be asked for");
+        assert!(!outbox.has_finish() && !outbox.drop_answer());
+        assert_eq!(left(outbox), [Action::Connect(1), Action::Notify(Notice::Back { server: 1 }), Action::Disconnect]);
+    }
+
+    #[test]
+    fn what_was_for_a_lost_server_is_not_for_the_next() {
+        let mut outbox = full();
+        outbox.drop_server();
+        let [_connect, _send, others @ ..] = all();
+        assert_eq!(left(outbox), others);
+    }
+}

@@ -47,3 +47,27 @@ impl Tolerance {
         self.misfits <= MAX_MISFITS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_replies_of_no_use_are_borne_and_not_one_more() {
+        let mut tolerance = Tolerance::default();
+        assert!((0..MAX_REPLIES).all(|_| tolerance.allows_reply()));
+        assert!(!tolerance.allows_reply());
+        assert!((0..MAX_MISFITS).all(|_| tolerance.allows_misfit()), "replies and misfits are counted apart");
+        assert!(!tolerance.allows_misfit());
+    }
+
+    #[test]
+    fn a_text_is_sent_again_once_until_something_is_heard_of_it() {
+        let mut tolerance = Tolerance::default();
+        assert!(tolerance.asks_anew(5));
+        assert!(!tolerance.asks_anew(5));
+        assert!(tolerance.asks_anew(0), "from another place on, it is another text");
+        tolerance.forget_resent();
+        assert!(tolerance.asks_anew(0));
+    }
+}

@@ -67,3 +67,42 @@ impl Servers {
         self.known.iter_mut().for_each(|known| known.context = None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn the_next_server_in_turn_is_tried_unless_it_is_busy() {
+        let mut servers = Servers::new(3);
+        assert_eq!([0, 1, 2].map(|first| servers.best(first, 0, NOW)), [0, 1, 2]);
+        servers.note_busy(1, NOW + Duration::from_secs(5));
+        assert_eq!([0, 1, 2].map(|first| servers.best(first, 0, NOW)), [0, 2, 2]);
+        assert_eq!(servers.free_at(1, NOW), NOW + Duration::from_secs(5));
+        servers.note_busy(2, NOW + Duration::from_secs(2));
+        servers.note_busy(0, NOW + Duration::from_secs(9));
+        assert_eq!(
+            [0, 1, 2].map(|first| servers.best(first, 0, NOW)),
+            [2, 2, 2],
+            "of those that are all busy, the first free"
+        );
+        let later = NOW + Duration::from_secs(20);
+        assert_eq!(servers.best(1, 0, later), 1, "it was busy");
+        assert_eq!(servers.free_at(1, later), later);
+    }
+
+    #[test]
+    fn a_server_that_is_too_small_for_a_text_is_passed_over_in_this_turn() {
+        let mut servers = Servers::new(2);
+        servers.note_context(0, 100);
+        assert_eq!((servers.best(0, 99, NOW), servers.best(0, 100, NOW)), (0, 1));
+        servers.note_context(1, 50);
+        assert!(servers.have_room(99) && !servers.have_room(100));
+        assert_eq!(servers.best(1, 100, NOW), 1, "where none has room, it is the next in turn");
+        servers.forget_contexts();
+        assert!(servers.have_room(100));
+        assert_eq!(servers.best(0, 100, NOW), 0);
+    }
+}
