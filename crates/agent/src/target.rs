@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sled_api::backend::DrafterCard;
+use sled_core::message::MAX_BLOCK;
 use sled_core::names::{Fingerprint, PlainText};
-use sled_core::policy::Policy;
 use sled_device::{RemoteServer, Vocabularies};
 use sled_model::vocabulary::Vocab;
 use sled_wire::{Bounds, Checksum, Description};
@@ -111,7 +111,7 @@ impl Target {
     /// has the same vocabulary.
     #[must_use]
     pub fn from_drafter(drafter: DrafterCard, vocab: Vocab, context: usize) -> Self {
-        let bounds = Bounds { vocabulary_size: vocab.size(), context, max_draft: Policy::MAX_LENGTH };
+        let bounds = Bounds { vocabulary_size: vocab.size(), context, max_draft: MAX_BLOCK };
         let DrafterCard { name, description } = drafter;
         Self { name, description, vocab, bounds, model_fingerprint: None, remote: None }
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sled_core::acceptance::Acceptance;
-use sled_core::device::{FinishReason, Provenance};
+use sled_core::device::{Acceptance, FinishReason, Provenance};
 use sled_core::text::TextStream;
 use tokio::sync::OwnedSemaphorePermit;
 

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use sled_core::acceptance::Acceptance;
+use sled_core::device::Acceptance;
 
 /// Upper bounds in seconds: from the request to its first token, and in the queue.
 const FIRST_TOKEN: [f64; 16] =

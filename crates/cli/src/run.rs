@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use anyhow::Context;
 use sled_core::device::{FinishReason, Prompt};
-use sled_core::policy::Policy;
+use sled_core::message::MAX_BLOCK;
 use sled_device::{Drafts, Generation, Session, SessionOptions};
 use sled_wire::Bounds;
 
@@ -70,7 +70,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
         drafter: Some((Drafts::own(Box::new(drafter))?, args.device.policy)),
         ..SessionOptions::new("alone", vocab.fingerprint(), vocab.eog_tokens())
     };
-    let bounds = Bounds { vocabulary_size: vocab.size(), context: room, max_draft: Policy::MAX_LENGTH };
+    let bounds = Bounds { vocabulary_size: vocab.size(), context: room, max_draft: MAX_BLOCK };
     let mut session = Session::unconnected(bounds, None, options);
     let mut screen = Screen::new(&vocab, &args.sampling.stop, text_output(&args));
     let generation = session

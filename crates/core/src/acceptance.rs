@@ -1,15 +1,14 @@
-//! How far verdicts accept drafts.
+//! At which places of a block verdicts accept drafts.
 
-use crate::device::Provenance;
-use crate::policy::Policy;
+use crate::message::MAX_BLOCK;
 
 /// How many verdicts accepted a first draft, how many a second, and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AcceptedAt([u64; Policy::MAX_LENGTH]);
+pub struct AcceptedAt([u64; MAX_BLOCK]);
 
 impl Default for AcceptedAt {
     fn default() -> Self {
-        Self([0; Policy::MAX_LENGTH])
+        Self([0; MAX_BLOCK])
     }
 }
 
@@ -34,64 +33,9 @@ impl AcceptedAt {
     }
 }
 
-/// What verdicts made of the drafts of one answer, counted by the tokens that the answer has: what comes after its end counts
-/// for nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Acceptance {
-    /// Verdicts on at least one draft.
-    pub drafts: u64,
-    /// Drafts that were accepted.
-    pub accepted: u64,
-    /// The same by their place in a verdict.
-    pub accepted_at: AcceptedAt,
-    /// How many the last verdict accepted.
-    last: usize,
-}
-
-impl Acceptance {
-    /// Counts the next token of the answer.
-    pub fn count(&mut self, provenance: Provenance, opens_verdict: bool) {
-        if opens_verdict {
-            self.last = 0;
-            self.drafts += u64::from(matches!(provenance, Provenance::Accepted | Provenance::Corrected));
-        }
-        if provenance == Provenance::Accepted {
-            self.accepted += 1;
-            self.accepted_at.count(self.last);
-            self.last += 1;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_that_ends_inside_of_a_verdict_has_what_it_has_of_it() {
-        use Provenance::{Accepted, Bonus, Corrected, Provisional};
-        let tokens = [
-            (Bonus, true),
-            (Accepted, true),
-            (Accepted, false),
-            (Bonus, false),
-            (Provisional, false),
-            (Corrected, true),
-            // The bonus of this verdict was drafted too.
-            (Accepted, true),
-            (Accepted, false),
-            (Accepted, true),
-            (Corrected, false),
-        ];
-        let mut acceptance = Acceptance::default();
-        let mut seen = Vec::new();
-        for (provenance, opens) in tokens {
-            acceptance.count(provenance, opens);
-            seen.push((acceptance.drafts, acceptance.accepted));
-        }
-        assert_eq!(seen, [(0, 0), (1, 1), (1, 2), (1, 2), (1, 2), (2, 2), (3, 3), (3, 4), (4, 5), (4, 5)]);
-        assert_eq!(acceptance.accepted_at.counts(), [3, 2]);
-    }
 
     #[test]
     fn each_verdict_counts_at_all_places_that_it_accepted() {
@@ -99,7 +43,7 @@ mod tests {
         assert_eq!(accepted.counts(), [0; 0]);
         [2, 0, 1, 4].into_iter().for_each(|drafts| accepted.add(drafts));
         assert_eq!(accepted.counts(), [3, 2, 1, 1]);
-        accepted.add(Policy::MAX_LENGTH + 1);
-        assert_eq!(accepted.counts().len(), Policy::MAX_LENGTH);
+        accepted.add(MAX_BLOCK + 1);
+        assert_eq!(accepted.counts().len(), MAX_BLOCK);
     }
 }

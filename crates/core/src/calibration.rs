@@ -1,6 +1,6 @@
 //! What a drafter's confidence is worth: the probability that the target chooses the same token, learned as verdicts come in.
 
-use crate::device::Tuning;
+use crate::tuning::Tuning;
 
 /// Confidence is told apart in so many steps.
 const BINS: usize = 12;

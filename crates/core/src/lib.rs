@@ -33,6 +33,7 @@ pub mod splitmix;
 pub mod step;
 pub mod suspicion;
 pub mod text;
+mod tuning;
 
 /// A token id in the target's vocabulary.
 pub type Token = u32;

@@ -68,6 +68,9 @@ pub struct DraftBlock {
 /// there any more. Who lets the server decode says so again when half of them have come.
 pub const MAX_UNHEARD: usize = 256;
 
+/// The most tokens of a draft block that a device sends and a server accepts.
+pub const MAX_BLOCK: usize = 64;
+
 /// The server's message to a device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {

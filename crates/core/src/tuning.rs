@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
-use crate::policy::Policy;
+use crate::message::MAX_BLOCK;
 
 /// The numbers that a device's decisions rest on. A simulation may try others: they are part of
-/// [`DeviceConfig`](super::DeviceConfig).
+/// [`DeviceConfig`](crate::device::DeviceConfig).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuning {
     /// How many blocks may wait for their verdicts. Chosen: a round trip of 16 passes is longer than any that was measured.
     pub max_blocks: usize,
-    /// How many drafts may stand behind the settled tokens. Derived: [`Policy::MAX_LENGTH`], the longest block that a server takes.
+    /// How many drafts may stand behind the settled tokens. Derived: [`MAX_BLOCK`], the longest block that a server takes.
     pub max_drafts: usize,
     /// Drafting stops where all drafts are right with a lower probability. Chosen.
     pub hopeless: f64,
@@ -75,7 +75,7 @@ impl Tuning {
     /// What devices use.
     pub const DEFAULT: Self = Self {
         max_blocks: 16,
-        max_drafts: Policy::MAX_LENGTH,
+        max_drafts: MAX_BLOCK,
         hopeless: 0.02,
         even: 0.5,
         max_change: 2,

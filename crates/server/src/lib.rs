@@ -33,8 +33,8 @@ pub use owners::{SharePrefixes, UnknownSharing};
 use roster::Roster;
 use sled_api::listen::{self, Port, Protocol};
 use sled_core::Token;
+use sled_core::message::MAX_BLOCK;
 use sled_core::names::Fingerprint;
-use sled_core::policy::Policy;
 use sled_core::server::{Assist, Batching, ServerConfig};
 use sled_model::grammar::Compiler;
 use sled_model::vocabulary::Vocab;
@@ -83,7 +83,7 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// The most sessions whose text waits to be read, before no other is opened.
     pub queue: usize,
-    /// The longest draft block that a device may send, at most [`Policy::MAX_LENGTH`].
+    /// The longest draft block that a device may send, at most [`MAX_BLOCK`].
     pub max_draft: usize,
     /// Which requests over HTTP find in the KV cache what others left there.
     pub share_prefixes: SharePrefixes,
@@ -103,7 +103,7 @@ impl Default for Settings {
             sessions_per_client: 256,
             idle_timeout: Duration::from_secs(30 * 60),
             queue: 256,
-            max_draft: Policy::MAX_LENGTH,
+            max_draft: MAX_BLOCK,
             share_prefixes: SharePrefixes::default(),
             limits: listen::Limits::default(),
             grace: Duration::from_secs(5),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sled_core::cost::CostTable;
 use sled_core::device::{Ahead, DeviceConfig, Fallback, Resilience, Tuning};
+use sled_core::message::MAX_BLOCK;
 use sled_core::policy::Policy;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::{Assist, Batching, ServerConfig};
@@ -92,7 +93,7 @@ pub fn run(
                 policy,
                 ahead,
                 context: limits.context,
-                max_draft: Policy::MAX_LENGTH,
+                max_draft: MAX_BLOCK,
                 end_of_generation: Arc::from([]),
                 resilience: Resilience {
                     timeout: Duration::from_secs(60),

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Emitted, Prompt, Stats};
-use crate::acceptance::Acceptance;
+use super::{Acceptance, Emitted, Prompt, Stats};
 use crate::message::{ContextUpdate, Turn};
 use crate::sampler::SamplingParams;
 use crate::sequence::Digest;
@@ -135,5 +134,70 @@ impl Answer {
             logprobs: self.logprobs,
             request_id: self.request_id.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTEXT: usize = 20;
+
+    fn begun(max_tokens: usize) -> Answer {
+        let mut answer = Answer::default();
+        let prompt = Prompt { tokens: vec![1, 2, 3], max_tokens, logprobs: Some(2), ..Prompt::default() };
+        answer.begin(Duration::from_secs(5), prompt, CONTEXT);
+        answer
+    }
+
+    #[test]
+    fn an_answer_ends_where_it_was_asked_to_or_where_the_context_does() {
+        assert!(Answer::default().is_finished(), "nothing is asked for yet");
+        assert_eq!([4, 17, 18, usize::MAX].map(|most| begun(most).limit()), [7, 20, CONTEXT, CONTEXT]);
+        let mut answer = begun(4);
+        assert!(!answer.is_finished());
+        answer.finish();
+        assert!(answer.is_finished());
+    }
+
+    #[test]
+    fn each_turn_has_a_number_of_its_own_and_counts_from_nothing() {
+        let mut answer = begun(4);
+        answer.on_token(Duration::from_secs(8));
+        answer.on_token(Duration::from_secs(9));
+        answer.on_verdict(3);
+        answer.on_verdict(0);
+        answer.on_disconnected();
+        answer.on_provisional();
+        let expected = Stats {
+            rounds: 1,
+            server_rows: 3,
+            disconnections: 1,
+            provisional_tokens: 1,
+            time_to_first_token: Some(Duration::from_secs(3)),
+            ..Stats::default()
+        };
+        assert_eq!((answer.turn(), answer.stats()), (1, expected), "a verdict that cost no row is one told again");
+        answer.renumber();
+        assert_eq!((answer.turn(), answer.stats()), (2, expected), "the text is another, the turn is not");
+        answer.begin(Duration::ZERO, Prompt::default(), CONTEXT);
+        assert_eq!((answer.turn(), answer.stats(), answer.wants_logprobs()), (3, Stats::default(), false));
+    }
+
+    #[test]
+    fn a_server_is_told_what_was_asked_whatever_part_of_the_text_it_has() {
+        let update = begun(4).context(2, Digest(7), &[3, 4], 3);
+        let expected = ContextUpdate {
+            turn: 1,
+            from: 2,
+            built_on: Digest(7),
+            tokens: vec![3, 4],
+            prompt_len: 3,
+            limit: 7,
+            sampling: SamplingParams::default(),
+            logprobs: Some(2),
+            request_id: None,
+        };
+        assert_eq!(update, expected);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Tuning;
 use crate::Token;
-use crate::message::{ContextUpdate, Turn};
+use crate::message::{ContextUpdate, MAX_BLOCK, Turn};
 use crate::policy::Policy;
 use crate::sampler::SamplingParams;
 use crate::sequence::Digest;
@@ -36,7 +36,7 @@ impl Default for DeviceConfig {
             policy: Some(Policy::default()),
             ahead: Ahead::default(),
             context: usize::MAX,
-            max_draft: Policy::MAX_LENGTH,
+            max_draft: MAX_BLOCK,
             end_of_generation: Arc::from([]),
             resilience: Resilience::default(),
             tuning: Tuning::DEFAULT,

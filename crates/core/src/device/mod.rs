@@ -11,7 +11,7 @@
 //!
 //! | file | what it knows | what it decides |
 //! |---|---|---|
-//! | `answer.rs` | what is asked in this turn, and how it went | |
+//! | `answer.rs`, `acceptance.rs` | what is asked in this turn, and how it went | |
 //! | `drafts/` | the text: settled tokens, and drafts | what a commit means for the drafts |
 //! | `blocks.rs` | which drafts are out as blocks | which go out next, as the [`DraftPolicy`] says |
 //! | `link/` | the connection, and the servers | timeouts, which server is next, when to go on alone |
@@ -20,8 +20,9 @@
 //! | `outbox.rs` | what the shell is still to do | |
 //! | `mod.rs` | these parts | what an event means for each of them |
 //! | `steps.rs` | | what is done after each event, and how an answer ends |
-//! | `config.rs`, `tuning.rs`, `action.rs` | what a device is given, and what it hands out | |
+//! | `config.rs`, `action.rs` | what a device is given, and what it hands out | |
 
+mod acceptance;
 mod action;
 mod answer;
 mod blocks;
@@ -33,10 +34,11 @@ mod meter;
 mod outbox;
 mod steps;
 mod tolerance;
-mod tuning;
 
 use std::time::Duration;
 
+pub use crate::tuning::Tuning;
+pub use acceptance::Acceptance;
 pub use action::{Action, Emitted, FinishReason, Notice, Provenance, Stats, Ticket};
 use answer::Answer;
 use blocks::Blocks;
@@ -47,7 +49,6 @@ use link::{Expired, Link, Loss};
 use meter::Meter;
 use outbox::Outbox;
 use tolerance::Tolerance;
-pub use tuning::Tuning;
 
 use crate::Token;
 use crate::message::{Load, Reply, Request};

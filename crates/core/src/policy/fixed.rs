@@ -1,7 +1,7 @@
 //! The `fixed` policy: blocks of one length.
 
 use super::{DraftPolicy, NextBlock};
-use crate::device::Tuning;
+use crate::tuning::Tuning;
 
 /// Blocks of `k` drafts.
 #[derive(Debug)]

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use super::{DraftPolicy, NextBlock, Travel};
-use crate::device::Tuning;
 use crate::message::{Load, MAX_UNHEARD};
+use crate::tuning::Tuning;
 
 /// The most tokens that the server decodes by itself before it is told to go on.
 const LONGEST_LEASE: usize = MAX_UNHEARD;

@@ -11,8 +11,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::device::Tuning;
-use crate::message::Load;
+use crate::message::{Load, MAX_BLOCK};
+use crate::tuning::Tuning;
 
 /// Decides after each drafted token whether to draft another or to send.
 ///
@@ -110,7 +110,7 @@ pub enum Policy {
     Goodput,
     /// Always `k` tokens.
     Fixed {
-        /// The length of every block, in `1..=`[`Policy::MAX_LENGTH`].
+        /// The length of every block, in `1..=`[`MAX_BLOCK`].
         k: usize,
     },
     /// The paper's Eq. 1: go on while the confidence of the last token is at least `threshold`. The token that fell below
@@ -118,15 +118,12 @@ pub enum Policy {
     Confidence {
         /// The least confidence to go on, in `0..=1`.
         threshold: f32,
-        /// The longest block, in `1..=`[`Policy::MAX_LENGTH`].
+        /// The longest block, in `1..=`[`MAX_BLOCK`].
         k_max: usize,
     },
 }
 
 impl Policy {
-    /// The longest draft block that a device sends and a server accepts.
-    pub const MAX_LENGTH: usize = 64;
-
     /// The policy itself, which has measured nothing yet.
     #[must_use]
     pub fn build(self, tuning: &Tuning) -> Box<dyn DraftPolicy> {
@@ -147,7 +144,7 @@ pub enum PolicyError {
     )]
     Unknown(String),
     /// A length out of range.
-    #[error("a draft length of {0} is out of range; use 1 to {max}", max = Policy::MAX_LENGTH)]
+    #[error("a draft length of {0} is out of range; use 1 to {max}", max = MAX_BLOCK)]
     Length(String),
     /// A threshold out of range.
     #[error("a confidence threshold of {0} is out of range; use 0 to 1")]
@@ -159,7 +156,7 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         let length = |text: &str| match text.parse() {
-            Ok(k) if (1..=Self::MAX_LENGTH).contains(&k) => Ok(k),
+            Ok(k) if (1..=MAX_BLOCK).contains(&k) => Ok(k),
             _ => Err(PolicyError::Length(text.to_owned())),
         };
         match text.split(':').collect::<Vec<_>>()[..] {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sled_core::device::{
     Action, Ahead, Device, DeviceConfig, Fallback, FinishReason, Prompt, Resilience, Stats, Terms, Tuning,
 };
-use sled_core::message::{Reply, Request};
+use sled_core::message::{MAX_BLOCK, Reply, Request};
 use sled_core::policy::Policy;
 use sled_core::sampler::{Logprobs, Sampler, SamplingParams};
 use sled_core::server::{Assist, Batching, Owner, Plan, Server, ServerConfig, SessionId};
@@ -155,7 +155,7 @@ impl Pair {
             policy: script.drafter.is_some().then_some(script.policy),
             ahead: script.ahead,
             context: self.context,
-            max_draft: Policy::MAX_LENGTH,
+            max_draft: MAX_BLOCK,
             end_of_generation: Arc::from(self.end_of_generation.as_slice()),
             resilience: Resilience { fallback: Fallback::Wait, ..Resilience::default() },
             tuning: Tuning::DEFAULT,
@@ -279,7 +279,7 @@ impl Pair {
         let Some(action) = host.device.poll() else { return false };
         match action {
             Action::Connect(server) => {
-                let terms = Terms { context: self.context, max_draft: Policy::MAX_LENGTH };
+                let terms = Terms { context: self.context, max_draft: MAX_BLOCK };
                 host.device.on_connected(self.now, server, terms);
             }
             Action::Disconnect => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sled_core::Token;
 use sled_core::device::{DeviceConfig, Resilience};
-use sled_core::policy::Policy;
+use sled_core::message::MAX_BLOCK;
 use sled_core::sampler::SamplingParams;
 use sled_core::server::ServerConfig;
 use sled_model::Model;
@@ -86,7 +86,7 @@ impl Simulation {
                 policy: class.policy,
                 ahead: class.ahead,
                 context,
-                max_draft: Policy::MAX_LENGTH,
+                max_draft: MAX_BLOCK,
                 end_of_generation: Arc::from([]),
                 resilience: Resilience {
                     servers: 1,

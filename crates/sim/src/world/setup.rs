@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sled_core::Token;
 use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats, Terms};
-use sled_core::policy::Policy;
+use sled_core::message::MAX_BLOCK;
 use sled_core::server::{Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
@@ -40,7 +40,7 @@ impl ServerSetup {
 
     /// What devices are told that it takes.
     pub(super) fn terms(&self) -> Terms {
-        Terms { context: self.config.context, max_draft: Policy::MAX_LENGTH }
+        Terms { context: self.config.context, max_draft: MAX_BLOCK }
     }
 }
 

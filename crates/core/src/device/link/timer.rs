@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::device::Tuning;
 use crate::splitmix;
+use crate::tuning::Tuning;
 
 /// How long to wait for an answer before the question is asked again (RFC 6298: `SRTT + 4 RTTVAR`, doubled each time it
 /// runs out, taken from answers to questions that were asked once: Karn's algorithm).

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::message::{DraftBlock, MAX_UNHEARD};
-use crate::policy::Policy;
+use crate::message::{DraftBlock, MAX_BLOCK, MAX_UNHEARD};
 use crate::{Position, Token};
 
 /// How many blocks that build on an unanswered one are kept.
@@ -21,8 +20,7 @@ impl Pending {
     fn join(&mut self, next: &DraftBlock) -> bool {
         let overlap = next.from.checked_sub(self.block.from).and_then(|at| self.block.tokens.get(..at));
         let fits = |tokens: &[Token]| {
-            tokens.len() + next.tokens.len() <= Policy::MAX_LENGTH
-                && self.block.built_on.then_all(tokens) == next.built_on
+            tokens.len() + next.tokens.len() <= MAX_BLOCK && self.block.built_on.then_all(tokens) == next.built_on
         };
         let Some(len) = overlap.filter(|tokens| fits(tokens)).map(<[Token]>::len) else { return false };
         self.block.tokens.truncate(len);

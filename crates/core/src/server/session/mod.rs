@@ -23,8 +23,7 @@ pub(super) use text::Text;
 
 use super::tuning::ForecastTuning;
 use super::{Activity, Owner, ServerConfig, SessionId, SessionStatus};
-use crate::message::{Commit, ContextUpdate, DraftBlock, Reply, Turn};
-use crate::policy::Policy;
+use crate::message::{Commit, ContextUpdate, DraftBlock, MAX_BLOCK, Reply, Turn};
 use crate::sampler::Sampler;
 use crate::suspicion::Suspicion;
 use crate::{Position, Token};
@@ -258,7 +257,7 @@ impl Session {
         if block.turn > turn || (block.turn == turn && !self.text.has_prompt()) {
             return Some(Reply::Resend { turn: block.turn, from: 0 });
         }
-        block.tokens.truncate(Policy::MAX_LENGTH);
+        block.tokens.truncate(MAX_BLOCK);
         match self.meaning(&block) {
             Meaning::Stale => None,
             Meaning::Answered(commit) => {
