@@ -185,7 +185,7 @@ async fn an_announced_file_that_is_no_vocabulary_leaves_nothing_behind() {
     let garbage = vec![b'x'; 5000];
     let home = Home::new();
     let refusal = obtain(&Liar::new(VocabularyFile::of(&garbage), Sending::All(garbage)).serve().await, &home).await;
-    assert!(matches!(refusal, Err(Error::Model(_))), "{refusal:?}");
+    assert!(matches!(refusal, Err(Error::UnreadableVocabulary(_))), "{refusal:?}");
     let file = vocabulary::file();
     let mut liar = Liar::new(VocabularyFile::of(&file), Sending::All(file));
     liar.description.vocabulary_fingerprint = Fingerprint::new(1).to_string();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sled_core::Token;
 use sled_core::sampler::{Context, Draft, Sampler};
-use sled_core::splitmix::{STEP, hash as mix};
+use sled_core::splitmix;
 use sled_core::step::{CacheOp, Row};
 
 pub use vocabulary::{SyntheticToken, SyntheticVocab};
@@ -47,7 +47,7 @@ impl SyntheticConfig {
     /// A hash of the tokens that decide the next.
     fn key(&self, tokens: &[Token]) -> u64 {
         let last = tokens.get(tokens.len().saturating_sub(self.order)..).unwrap_or_default();
-        last.iter().fold(mix(self.seed), |key, &token| mix(key ^ (u64::from(token) + 1)))
+        last.iter().fold(splitmix::hash(self.seed), |key, &token| splitmix::hash(key ^ (u64::from(token) + 1)))
     }
 }
 
@@ -253,12 +253,12 @@ impl SyntheticDrafter {
 impl Drafter for SyntheticDrafter {
     fn draft(&mut self, context: Context<'_>, sampler: &Sampler) -> Result<Option<Draft>, Error> {
         let key = self.config.key(context.tokens);
-        let own = mix(key ^ mix(self.seed));
+        let own = splitmix::hash(key ^ splitmix::hash(self.seed));
         let spread = RELIABILITY_SPREAD.min(self.agreement).min(1.0 - self.agreement);
         let reliability = self.agreement + spread * (2.0 * unit(own) - 1.0);
         self.fill_logits(key);
         let mut token = sampler.choose(&self.logits, context);
-        if unit(mix(own)) >= reliability {
+        if unit(splitmix::hash(own)) >= reliability {
             self.fill_logits(own);
             // The noise of sampling is shared: it would make the same choice of quite different logits, up to a quarter
             // of the time.
@@ -273,7 +273,7 @@ impl Drafter for SyntheticDrafter {
 
 fn extend_logits(logits: &mut Vec<f32>, key: u64, vocab_size: usize) {
     logits.extend((0..vocab_size as u64).map(|token| {
-        let hash = mix(key ^ token.wrapping_mul(STEP));
+        let hash = splitmix::hash(key ^ token.wrapping_mul(splitmix::STEP));
         // The sum of three even numbers (Irwin-Hall) is near enough to a normal distribution, of deviation 1/2.
         let sum = unit(hash) + unit(hash << 16) + unit(hash << 32);
         SPREAD * 2.0 * (sum - 1.5)

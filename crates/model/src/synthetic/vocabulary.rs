@@ -3,8 +3,8 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 use sled_core::Token;
 use sled_core::names::Fingerprint;
+use sled_core::splitmix;
 
-use super::mix;
 use crate::Error;
 use crate::vocabulary::{Tokenizer, Vocab, VocabInfo};
 
@@ -74,7 +74,7 @@ impl SyntheticVocab {
 }
 
 fn fingerprint(tokens: &[SyntheticToken]) -> Fingerprint {
-    let add = |hash: u64, number: u64| mix(hash ^ mix(number));
+    let add = |hash: u64, number: u64| splitmix::hash(hash ^ splitmix::hash(number));
     let hash = tokens.iter().fold(0, |hash, token| {
         let begun = add(hash, token.bytes().len() as u64 * 2 + u64::from(token.is_control()));
         token.bytes().iter().fold(begun, |hash, &byte| add(hash, byte.into()))
