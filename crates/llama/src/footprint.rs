@@ -82,10 +82,6 @@ impl Footprint {
         let usual = width / heads;
         let head_len = |key| number(key).unwrap_or(usual);
         Ok(Self {
-            name: name.map_or_else(
-                || path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                |name| PlainText::from(name).into(),
-            ),
             format: header.numbers("general.file_type").and_then(|number| format::stored(*number.first()?)),
             parameters: header.elements(),
             name: file.name(),
