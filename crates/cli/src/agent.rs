@@ -14,6 +14,7 @@ use crate::args::AgentArgs;
 use crate::show;
 use sled_launch::device::{self, DRAFT_ROWS};
 use sled_launch::serve::api_settings;
+use sled_launch::threads::Work;
 use sled_launch::{Usage, models, ports};
 
 /// How many of the longest texts fit the draft model's cache at once; idle chats give way.
@@ -64,8 +65,9 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
     let drafts = card.as_ref().map_or(name, |card| card.description.as_str());
     let target = target(&servers, &vocabularies, model.as_ref().zip(card.clone())).await?;
     let places = usize::try_from(args.parallel)?;
+    let threads = args.device.threads.count(Work::Drafting);
     let drafter = match (&model, name) {
-        (Some(model), _) => Drafter::Model(shared(model, &target, places, args)?),
+        (Some(model), _) => Drafter::Model(shared(model, &target, places, threads.threads)?),
         (None, "ngram") => Drafter::Ngram,
         (None, _) => Drafter::Nothing,
     };
@@ -74,7 +76,8 @@ async fn start(args: &AgentArgs) -> anyhow::Result<(Agent, String)> {
         (None, Some(_)) => "no server answers yet; what it says is unverified until one does".to_owned(),
         (None, None) => "no server; what it says is unverified".to_owned(),
     };
-    let introduction = format!("drafts: {drafts}; {verifier}");
+    let on = if model.is_some() { format!(" on {threads}") } else { String::new() };
+    let introduction = format!("drafts: {drafts}{on}; {verifier}");
     let options = AgentOptions {
         name: device::device_name(name),
         drafter_card: card,
@@ -144,14 +147,14 @@ fn checked(target: Target, model: Option<&LlamaModel>) -> Result<Target, Error> 
 }
 
 /// The draft model, for all sessions of an agent with so many places.
-fn shared(model: &LlamaModel, target: &Target, places: usize, args: &AgentArgs) -> anyhow::Result<SharedDrafter> {
+fn shared(model: &LlamaModel, target: &Target, places: usize, threads: u32) -> anyhow::Result<SharedDrafter> {
     let context = target.bounds.context.min(model.train_context()) * DRAFT_TEXTS;
     let context = u32::try_from(context).unwrap_or(u32::MAX);
     let options = EngineOptions {
         context,
         sequences: u32::try_from(AgentOptions::sessions(places))?,
         rows: DRAFT_ROWS.min(context),
-        threads: device::threads(args.device.threads),
+        threads,
         cache: CacheType::F16,
     };
     Ok(SharedDrafter::start(LlamaEngine::new(model, &options)?)?)

@@ -13,6 +13,7 @@ use crate::args::{RunArgs, SamplingArgs};
 use crate::show::{self, Output, Screen};
 use sled_launch::Usage;
 use sled_launch::device::{self, Connected};
+use sled_launch::threads::Work;
 
 /// The one object that `--json` prints.
 #[derive(serde::Serialize, serde::Deserialize, Debug)]
@@ -65,7 +66,7 @@ async fn run_locally(args: RunArgs, prompt: String) -> anyhow::Result<()> {
     let context = model.train_context();
     let tokens = device::prompt_tokens(&vocab, &prompt, args.raw, context)?;
     let room = (tokens.len() + to_prompt(Vec::new(), &args.sampling).max_tokens).min(context);
-    let drafter = device::model_drafter(&model, room, device::threads(args.device.threads))?;
+    let drafter = device::model_drafter(&model, room, args.device.threads.count(Work::Drafting).threads)?;
     let options = SessionOptions {
         drafter: Some((Drafts::own(Box::new(drafter))?, args.device.policy)),
         ..SessionOptions::new("alone", vocab.fingerprint(), vocab.eog_tokens())

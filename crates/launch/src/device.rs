@@ -16,25 +16,11 @@ use sled_model::vocabulary::Vocab;
 use sled_model::workers::Workers;
 
 use crate::args::DeviceArgs;
+use crate::threads::Work;
 use crate::{Usage, models, templates};
 
 /// Rows that one pass of a draft model may have.
 pub const DRAFT_ROWS: u32 = 256;
-
-/// Threads for an engine, where `asked` are asked for: one for each core, at most two.
-pub fn threads(asked: Option<u32>) -> u32 {
-    let cores = cores();
-    let most = cores.saturating_mul(2);
-    if let Some(asked) = asked.filter(|&asked| asked > most) {
-        eprintln!("{asked} threads would only wait for each other on {cores} cores; computing with {most}, see -t");
-    }
-    asked.unwrap_or(cores).min(most).min(EngineOptions::MAX_THREADS)
-}
-
-/// The cores that this process may use: by its affinity, and by the quota of its control group.
-pub fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
-}
 
 /// How models are loaded.
 pub fn load_options(gpu_layers: Option<u32>) -> LoadOptions {
@@ -75,7 +61,7 @@ pub async fn connect(args: &DeviceArgs) -> anyhow::Result<Connected> {
             let model = load_draft_model(name)?;
             vocabulary_fingerprint = model.vocab().fingerprint();
             let context = remote.description().bounds.context;
-            let drafter = model_drafter(&model, context, threads(args.threads))?;
+            let drafter = model_drafter(&model, context, args.threads.count(Work::Drafting).threads)?;
             Some((Drafts::own(Box::new(drafter))?, args.policy))
         }
     };

@@ -10,6 +10,7 @@ pub mod ports;
 pub mod progress;
 pub mod serve;
 pub mod templates;
+pub mod threads;
 mod usage;
 
 pub use usage::Usage;

@@ -12,6 +12,7 @@ use sled_model::grammar::Compiler;
 use sled_server::{Front, Http, Identity, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};
+use crate::threads::Work;
 use crate::{device, models, templates};
 
 /// Rows that one forward pass may have.
@@ -41,11 +42,12 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let shared = read_texts(&args.shared_prefix)?;
     let path = models::locate(&args.model)?;
     let model = LlamaModel::load(&path, &device::load_options(args.gpu_layers))?;
+    let threads = args.threads.count(Work::Serving);
     let options = EngineOptions {
         context: args.ctx_size,
         sequences: args.parallel,
         rows: ROWS.min(args.ctx_size),
-        threads: device::threads(args.threads),
+        threads: threads.threads,
         cache: args.cache_type,
     };
     let engine = LlamaEngine::new(&model, &options)?;
@@ -63,8 +65,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     };
     let limits = engine.limits();
     eprintln!(
-        "{}: {} tokens of cache for {} sessions at once, {} threads",
-        identity.model, limits.cells, limits.sequences, options.threads
+        "{}: {} tokens of cache for {} sessions at once, {threads}",
+        identity.model, limits.cells, limits.sequences
     );
     let settings = Settings {
         batching: args.scheduling.batching,

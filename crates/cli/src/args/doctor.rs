@@ -1,6 +1,7 @@
 //! What `sled doctor` is told.
 
 use clap::Args;
+use sled_launch::threads::Threads;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -36,9 +37,9 @@ pub struct DoctorArgs {
     #[arg(long, visible_alias = "np", env = "SLED_PARALLEL", value_name = "SESSIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub parallel: u32,
 
-    /// Threads to compute with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
-    pub threads: Option<u32>,
+    /// Threads to compute with: a number, or auto, as the commands that compute choose them
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
+    pub threads: Threads,
 
     /// Print JSON
     #[arg(long, env = "SLED_JSON")]

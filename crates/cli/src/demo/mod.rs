@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::args::DemoArgs;
 use crate::run::Report;
+use sled_launch::threads::{Threads, Work};
 use sled_launch::{device, models};
 
 /// Where the lines of a stream are broken, in characters.
@@ -170,8 +171,13 @@ async fn show(mut stream: ChildStderr, prefix: String, screen: Arc<Mutex<()>>) {
 /// Where each output differs from what the target alone chooses.
 fn check(target: &str, outputs: &[(Vec<Token>, Vec<Token>)]) -> anyhow::Result<Vec<Vec<Deviation>>> {
     let model = LlamaModel::load(&models::locate(target)?, &device::load_options(None))?;
-    let options =
-        EngineOptions { context: 4096, sequences: 1, rows: 256, threads: device::cores(), cache: CacheType::F16 };
+    let options = EngineOptions {
+        context: 4096,
+        sequences: 1,
+        rows: 256,
+        threads: Threads::Auto.count(Work::Serving).threads,
+        cache: CacheType::F16,
+    };
     let mut engine = LlamaEngine::new(&model, &options)?;
     let sampler = Sampler::new(SamplingParams::default(), engine.limits().vocab_size)?;
     let vocab: Vocab = model.vocab();

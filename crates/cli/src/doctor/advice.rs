@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::expect::Speeds;
 use super::facts::{Facts, Server, Target};
+use sled_launch::threads::Threads;
 
 /// Drafts that bring less than this are not worth what they take of the device.
 const WORTH: f64 = 1.05;
@@ -19,16 +20,16 @@ pub struct Advice {
 }
 
 /// What to run; none if nothing would work.
-pub fn of(facts: &Facts, expected: &[Speeds], threads: Option<u32>) -> Option<Advice> {
+pub fn of(facts: &Facts, expected: &[Speeds], threads: Threads) -> Option<Advice> {
     match &facts.target {
         Some(target) => serve(target, facts.machine.memory_available),
         None => device(facts, expected, threads),
     }
 }
 
-fn device(facts: &Facts, expected: &[Speeds], threads: Option<u32>) -> Option<Advice> {
+fn device(facts: &Facts, expected: &[Speeds], threads: Threads) -> Option<Advice> {
     let drafter = facts.drafter.as_ref()?;
-    let threads = threads.map(|threads| format!(" -t {threads}")).unwrap_or_default();
+    let threads = if threads == Threads::Auto { String::new() } else { format!(" -t {threads}") };
     let Some(Server { address, found: Some(_), .. }) = &facts.server else {
         let name = drafter.model.as_ref().map(|_| &drafter.name)?;
         return Some(Advice {

@@ -50,7 +50,8 @@ const FEW_TOKENS: u32 = 512;
 
 /// All checks.
 pub fn of(facts: &Facts) -> Vec<Check> {
-    let mut checks = vec![processor(&facts.machine), cores(&facts.machine), gpu(&facts.machine)];
+    let mut checks =
+        vec![processor(&facts.machine), cores(&facts.machine), threads(&facts.machine), gpu(&facts.machine)];
     checks.push(memory(facts));
     checks.push(disk(&facts.machine));
     if let Some(target) = &facts.target {
@@ -104,6 +105,11 @@ fn cores(machine: &Machine) -> Check {
         Some(load) => ok("cores", format!("{fact}, with a load of {load:.1} in the last minute")),
         None => ok("cores", fact),
     }
+}
+
+fn threads(machine: &Machine) -> Check {
+    let why = if machine.threads_why.is_empty() { "as asked for" } else { &machine.threads_why };
+    ok("threads", format!("{}: {why}", machine.threads))
 }
 
 fn gpu(machine: &Machine) -> Check {

@@ -10,6 +10,7 @@ use sled_model::ngram::NgramDrafter;
 use super::facts::{DraftModel, Drafter, Found};
 use crate::args::DoctorArgs;
 use sled_launch::measure;
+use sled_launch::threads::Work;
 use sled_launch::{device, models};
 
 /// How many tokens are drafted to see how fast, after a text of so many.
@@ -72,7 +73,7 @@ fn load(
     let path = models::locate(name)?;
     let footprint = Footprint::read(&path)?;
     let model = LlamaModel::load(&path, &device::load_options(None))?;
-    let threads = device::threads(args.threads);
+    let threads = args.threads.count(Work::Drafting).threads;
     let mut drafter = device::model_drafter(&model, ROOM, threads)?;
     let sampler = Sampler::new(SamplingParams::default(), model.vocab().size())?;
     let rate = measure::drafts(&mut drafter, &sampler, TEXT, DRAFTS, done)?;

@@ -30,7 +30,11 @@ pub struct Machine {
     pub unused_features: Vec<String>,
     /// Whether the processor computes BF16 natively.
     pub has_bf16: bool,
+    /// Physical cores that this process may use.
     pub cores: u32,
+    /// How many threads an engine gets, and why, unless as many were asked for.
+    pub threads: u32,
+    pub threads_why: String,
     /// How many programs want to compute, on average over the last minute.
     pub load: Option<f64>,
     pub memory_available: Option<u64>,

@@ -7,10 +7,11 @@ use sled_model::catalog::Store;
 
 use super::facts::{Gpu, Machine};
 use crate::disk;
-use sled_launch::{device, measure};
+use sled_launch::measure;
+use sled_launch::threads::{Count, Processor};
 
-/// What this machine is and has.
-pub fn look() -> Machine {
+/// What this machine is and has, where an engine gets `threads`.
+pub fn look(threads: &Count) -> Machine {
     let System { cpu_features, backends, gpus, available_memory } = System::read();
     let folder = Store::from_env().map(|store| store.folder).ok();
     let gpu = |gpu: sled_llama::Gpu| Gpu { name: gpu.name, memory_free: gpu.free, memory: gpu.total };
@@ -20,7 +21,9 @@ pub fn look() -> Machine {
         unused_features: unused(&cpu_features),
         has_bf16: has_bf16(),
         features: cpu_features,
-        cores: device::cores(),
+        cores: Processor::read().cores,
+        threads: threads.threads,
+        threads_why: threads.why.clone(),
         load: load(),
         memory_available: available_memory,
         has_nvidia: Path::new("/dev/nvidiactl").exists(),

@@ -36,6 +36,7 @@ use checks::{Check, Mark};
 use expect::Speeds;
 use facts::{Facts, Server, Trial};
 use sled_launch::progress::bar;
+use sled_launch::threads::{Threads, Work};
 use sled_model::drafter::Drafter;
 
 /// What `--json` prints.
@@ -71,7 +72,7 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<()> {
 fn of_server(args: &DoctorArgs, name: &str, others: &[String]) -> anyhow::Result<Report> {
     let steps = target::steps(target::devices(args));
     let bar = bar(steps, "passes of the model".to_owned());
-    let machine = machine::look();
+    let machine = machine::look(&args.threads.count(Work::Serving));
     let target = target::look(args, name, || bar.inc(1));
     let begin = |format: &str| {
         bar.set_message(format!("passes of {format}"));
@@ -87,7 +88,7 @@ fn of_server(args: &DoctorArgs, name: &str, others: &[String]) -> anyhow::Result
 async fn of_device(args: &DoctorArgs) -> anyhow::Result<Report> {
     // One step for each draft; and the way to the server, two answers and the simulation.
     let bar = bar(drafter::DRAFTS + 4, "the way to the server".to_owned());
-    let mut facts = Facts { machine: machine::look(), ..Facts::default() };
+    let mut facts = Facts { machine: machine::look(&args.threads.count(Work::Drafting)), ..Facts::default() };
     let remote = reach(args, &mut facts).await;
     bar.inc(1);
     let found = facts.server.as_ref().and_then(|server| server.found.as_ref());
@@ -147,7 +148,7 @@ async fn try_out(remote: &RemoteServer, facts: &Facts, drafts: Option<Box<dyn Dr
 }
 
 impl Report {
-    fn new(facts: Facts, expected: Vec<Speeds>, threads: Option<u32>) -> Self {
+    fn new(facts: Facts, expected: Vec<Speeds>, threads: Threads) -> Self {
         let advice = advice::of(&facts, &expected, threads);
         Self { checks: checks::of(&facts), expected, advice, facts }
     }

@@ -8,6 +8,7 @@ use sled_llama::{CacheType, EngineOptions, Footprint, LlamaEngine, LlamaModel};
 use super::facts::{Passes, Target};
 use crate::args::DoctorArgs;
 use sled_launch::measure::{self, Effort};
+use sled_launch::threads::{Threads, Work};
 use sled_launch::{device, models};
 
 /// Passes are measured so often, with so many tokens of each session in the cache, and no longer than this.
@@ -67,10 +68,10 @@ pub fn load(path: &Path) -> anyhow::Result<LlamaModel> {
     Ok(LlamaModel::load(path, &device::load_options(None))?)
 }
 
-/// The numbers of threads that are compared: where there are many cores, half of them may be the same cores seen twice.
-fn threads(asked: Option<u32>) -> Vec<u32> {
-    match (asked, device::threads(asked)) {
-        (None, cores) if cores >= 4 => vec![cores, cores / 2],
+/// The numbers of threads that are compared: where there are many cores, half of them may be enough for the memory.
+fn threads(asked: Threads) -> Vec<u32> {
+    match (asked, asked.count(Work::Serving).threads) {
+        (Threads::Auto, cores) if cores >= 4 => vec![cores, cores / 2],
         (_, threads) => vec![threads],
     }
 }

@@ -14,6 +14,8 @@ fn machine() -> Machine {
         architecture: "aarch64".to_owned(),
         features: vec!["NEON".to_owned(), "DOTPROD".to_owned(), "LLAMAFILE".to_owned()],
         cores: 4,
+        threads: 3,
+        threads_why: "one for each core, less one for the apps".to_owned(),
         load: Some(0.25),
         memory_available: Some(6 * GIB),
         backends: vec!["CPU".to_owned()],
@@ -69,7 +71,7 @@ fn speeds(others: usize, sled: f64, plain: f64) -> Speeds {
 }
 
 fn text(facts: Facts, expected: Vec<Speeds>) -> String {
-    text::lines(&Report::new(facts, expected, None), false).join("\n")
+    text::lines(&Report::new(facts, expected, Threads::Auto), false).join("\n")
 }
 
 /// The command that is recommended is one that this program takes.
@@ -84,6 +86,7 @@ fn a_device_that_is_well() {
     let expected = "\
 ok      processor   Cortex-A76; the engine uses NEON, DOTPROD
 ok      cores       4, with a load of 0.2 in the last minute
+ok      threads     3: one for each core, less one for the apps
 ok      GPU         none in this build: it computes on the CPU
 ok      memory      6.00 GiB available, of which weights take about 512.00 MiB and the KV cache 128.00 MiB
 ok      disk        20.00 GiB free for models in /home/pi/models
@@ -129,6 +132,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         [
             ("processor", Mark::Problem),
             ("cores", Mark::Warning),
+            ("threads", Mark::Ok),
             ("GPU", Mark::Warning),
             ("memory", Mark::Problem),
             ("disk", Mark::Warning),
@@ -211,7 +215,7 @@ fn without_anything_nothing_is_recommended() {
     let ngram = Drafter { name: "ngram".to_owned(), ..Drafter::default() };
     let server = Server { error: Some("nobody there".to_owned()), ..Server::default() };
     let facts = Facts { machine: machine(), drafter: Some(ngram), server: Some(server), ..Facts::default() };
-    let report = Report::new(facts, Vec::new(), None);
+    let report = Report::new(facts, Vec::new(), Threads::Auto);
     assert_eq!(report.advice, None);
 }
 

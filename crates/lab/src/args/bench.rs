@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use sled_core::policy::Policy;
 use sled_launch::args::{PairArgs, SchedulingArgs, not_negative, rate, share};
+use sled_launch::threads::Threads;
 
 use super::ValidateArgs;
 
@@ -104,9 +105,9 @@ pub struct LoadArgs {
     #[command(flatten)]
     pub scheduling: SchedulingArgs,
 
-    /// Threads that the server computes with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    /// Threads that the server computes with: a number, or auto, as it chooses them
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
+    pub threads: Threads,
 
     /// Seconds before the measurement begins
     #[arg(long, env = "SLED_WARMUP", value_name = "SECONDS", default_value = "15", value_parser = not_negative)]
@@ -190,9 +191,9 @@ pub struct AttackArgs {
     #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL", default_value = "smollm2-135m")]
     pub model: String,
 
-    /// Threads that the server computes with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    /// Threads that the server computes with: a number, or auto, as it chooses them
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
+    pub threads: Threads,
 
     /// Tokens of the server's KV cache
     #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1024..))]

@@ -1,6 +1,7 @@
 //! The arguments of `sled profile`.
 
 use clap::Args;
+use sled_launch::threads::Threads;
 
 #[derive(Debug, Args)]
 pub struct ProfileArgs {
@@ -24,9 +25,9 @@ pub struct ProfileArgs {
     #[arg(long, env = "SLED_REPEAT", value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
 
-    /// Threads to compute with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
-    pub threads: Option<u32>,
+    /// Threads to compute with: a number, or auto, as a server chooses them
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
+    pub threads: Threads,
 
     /// Layers to put on the GPU [default: all, if this build has a GPU backend]
     #[arg(long, visible_alias = "ngl", env = "SLED_GPU_LAYERS", value_name = "N")]

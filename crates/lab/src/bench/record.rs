@@ -12,6 +12,7 @@ use crate::args::RecordArgs;
 use crate::output::write_text;
 use sled_launch::device;
 use sled_launch::progress::bar;
+use sled_launch::threads::{Threads, Work};
 
 /// Tokens that a prompt and its answer may have.
 const CONTEXT: usize = 1024;
@@ -31,9 +32,10 @@ pub fn run(args: &RecordArgs) -> anyhow::Result<()> {
         args.pair.target,
         args.pair.draft
     );
+    let threads = Threads::Auto.count(Work::Serving).threads;
     let mut recorder = Recorder {
-        target: device::model_drafter(&target, CONTEXT, device::cores())?,
-        draft: device::model_drafter(&draft, CONTEXT, device::cores())?,
+        target: device::model_drafter(&target, CONTEXT, threads)?,
+        draft: device::model_drafter(&draft, CONTEXT, threads)?,
         sampler: Sampler::new(SamplingParams::default(), vocab.size())?,
     };
     let bar = bar(prompts.len(), "recording".to_owned());

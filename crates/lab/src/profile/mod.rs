@@ -14,6 +14,7 @@ use sled_sim::profile::{Drafter, Mark, Number, PassTime, Points, Profile, Target
 use crate::args::ProfileArgs;
 use sled_launch::measure::Effort;
 use sled_launch::progress::bar;
+use sled_launch::threads::{Processor, Work};
 use sled_launch::{Usage, device, measure, models};
 
 /// By how many tokens a session is lengthened to see what tokens in the cache cost.
@@ -33,7 +34,7 @@ pub fn profile(args: &ProfileArgs) -> anyhow::Result<()> {
     let cpu = measure::cpu_name();
     let there = args.out.as_deref().filter(|out| out.exists());
     let mut profile = there.map_or_else(|| Ok(empty(&cpu)), Profile::load)?;
-    let threads = device::threads(args.threads);
+    let threads = args.threads.count(Work::Serving).threads;
     let source = format!("`{}`, {}, {cpu}, {threads} threads", command(args), jiff::Zoned::now().date());
     let steps = rows.len() * (args.repeat as usize + 1);
     let bar = bar(steps + if args.draft.is_some() { DRAFTS } else { 0 }, "passes of the target".to_owned());
@@ -139,7 +140,7 @@ fn options(cells: usize, sequences: usize, threads: u32) -> anyhow::Result<Engin
 
 fn empty(cpu: &str) -> Profile {
     Profile {
-        title: format!("{cpu}, {} cores", device::cores()),
+        title: format!("{cpu}, {} cores", Processor::read().cores),
         watts: None,
         price_usd: None,
         rent_usd_per_hour: None,

@@ -4,6 +4,8 @@ use clap::Args;
 use sled_core::device::Fallback;
 use sled_core::policy::Policy;
 
+use crate::threads::Threads;
+
 /// Where to generate, and with which drafter.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
@@ -28,9 +30,10 @@ pub struct DeviceArgs {
     #[arg(long, env = "SLED_POLICY", value_name = "POLICY", default_value = "goodput")]
     pub policy: Policy,
 
-    /// Threads that the draft model computes with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    /// Threads that the draft model computes with: a number, or auto (one for each physical core that this process may use;
+    /// where there are more than two, one is left to the apps)
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
+    pub threads: Threads,
 
     /// When no server can be reached: release (show the drafts, marked as provisional, until one is back), wait, or error
     #[arg(long, env = "SLED_FALLBACK", value_name = "release|wait|error", default_value = "release", value_parser = fallback)]

@@ -8,6 +8,7 @@ use sled_llama::CacheType;
 use sled_server::SharePrefixes;
 
 use super::{ListenArgs, rate};
+use crate::threads::Threads;
 
 /// What is served to whom, and how.
 #[derive(Debug, Args)]
@@ -42,9 +43,10 @@ pub struct ServeArgs {
     #[arg(short, long, env = "SLED_CTX_SIZE", value_name = "TOKENS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..))]
     pub ctx_size: u32,
 
-    /// Threads that the engine computes with [default: one for each core]
-    #[arg(short, long, env = "SLED_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    /// Threads that the engine computes with: a number, or auto (one for each physical core that this process may use, by its
+    /// affinity and by the quota of its control group)
+    #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
+    pub threads: Threads,
 
     /// Sessions that are in the KV cache at once; more take turns
     #[arg(long, visible_alias = "np", env = "SLED_PARALLEL", value_name = "SESSIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -108,7 +110,7 @@ impl ServeArgs {
             api_key: None,
             cors: Vec::new(),
             ctx_size,
-            threads: None,
+            threads: Threads::Auto,
             parallel,
             cache_type: CacheType::F16,
             scheduling: SchedulingArgs { batching: Batching::Continuous, assist: Assist::Auto, rate_goal: None },

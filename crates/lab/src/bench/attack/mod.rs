@@ -141,9 +141,7 @@ impl Scene {
     async fn open(args: &AttackArgs) -> anyhow::Result<Self> {
         let mut arguments =
             ["-m", &args.model, "--http-port", "0", "-c", &args.ctx_size.to_string()].map(str::to_owned).to_vec();
-        if let Some(threads) = args.threads {
-            arguments.extend(["-t".to_owned(), threads.to_string()]);
-        }
+        arguments.extend(["-t".to_owned(), args.threads.to_string()]);
         let server = ServerProcess::sled(&arguments).await?;
         let http = server.http.as_deref().context("the server did not say where its HTTP port is")?;
         let remote = RemoteServer::connect(&server.url).await?;

@@ -19,6 +19,7 @@ use crate::args::PairBenchArgs;
 use crate::output::write_json;
 use sled_launch::args::ServeArgs;
 use sled_launch::progress::bar;
+use sled_launch::threads::{Processor, Threads, Work};
 use sled_launch::{device, serve};
 
 /// Sessions at once in the measurement of the server's overhead.
@@ -102,7 +103,7 @@ pub async fn run(args: PairBenchArgs) -> anyhow::Result<()> {
         max_tokens: args.max_tokens,
         temperature: 0.0,
         seed: 0,
-        cores: device::cores(),
+        cores: Processor::read().cores,
         pair,
         overhead,
     };
@@ -151,7 +152,7 @@ impl Bench {
     /// One device with the draft model, all prompts one after the other.
     async fn pair(&self, policy: Policy) -> anyhow::Result<PairResult> {
         let bar = bar(PROMPTS.len(), format!("{policy}, one device"));
-        let drafter = device::model_drafter(&self.draft, CONTEXT, device::cores())?;
+        let drafter = device::model_drafter(&self.draft, CONTEXT, Threads::Auto.count(Work::Drafting).threads)?;
         let mut session = self.open(Box::new(drafter), policy).await?;
         let mut sum = Stats::default();
         let (mut tokens, mut seconds) = (0, 0.0);

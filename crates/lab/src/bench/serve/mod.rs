@@ -28,6 +28,7 @@ use fleet::{Fleet, Task};
 use process::ServerProcess;
 use sled_launch::device;
 use sled_launch::progress::bar;
+use sled_launch::threads::Work;
 use work::SameWork;
 
 /// Tokens of cache for each device: longer than any prompt of the set and its answer.
@@ -179,7 +180,7 @@ impl<'a> Load<'a> {
             let program = args.llama_server.as_deref();
             let program = program.context("the mode llama-server needs a program; name it with --llama-server PATH")?;
             let model = sled_launch::models::locate(&args.model)?.display().to_string();
-            let threads = device::threads(args.threads).to_string();
+            let threads = args.threads.count(Work::Serving).threads.to_string();
             let arguments = ["-m", &model, "-np", &parallel, "-c", &context, "-t", &threads, "--no-webui"];
             return ServerProcess::llama_server(program, &arguments.map(str::to_owned)).await;
         }
@@ -194,9 +195,7 @@ impl<'a> Load<'a> {
         if let Some(goal) = self.rate_goal {
             all.extend(["--rate-goal".to_owned(), goal.to_string()]);
         }
-        if let Some(threads) = args.threads {
-            all.extend(["-t".to_owned(), threads.to_string()]);
-        }
+        all.extend(["-t".to_owned(), args.threads.to_string()]);
         ServerProcess::sled(&all).await
     }
 
