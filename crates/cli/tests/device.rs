@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+#[path = "support/agent.rs"]
+mod agent;
 #[path = "support/http.rs"]
 mod http;
 mod support;
@@ -12,54 +14,22 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use agent::Device;
 use http::ask;
 use serde_json::{Value, json};
 use support::{Server, file, smollm2_f32};
 
-/// A `sled device` process, with a folder for caches of its own.
-struct Device {
-    process: Child,
-    address: String,
-    /// What it said of itself.
-    line: String,
+/// A device that computes on one thread.
+fn device(server: &str, cache: &Path, flags: &[&str]) -> Device {
+    Device::start(server, cache, &[&["-t", "1"], flags].concat())
 }
 
-impl Device {
-    fn start(server: &str, cache: &Path, flags: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_sled"))
-            .args(["device", "--port", "0", "-t", "1", "--timeout", "20", "--fallback-after", "2", "--server", server])
-            .args(flags)
-            .env("XDG_CACHE_HOME", cache)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.strip_prefix("listening on http://").and_then(|rest| rest.split(';').next());
-        let address = address.unwrap_or_else(|| panic!("it does not say where it listens: {line:?}")).to_owned();
-        Self { process, address, line }
-    }
-
-    /// The status and the body of what it answers.
-    fn ask(&self, path: &str, body: Option<&Value>) -> (u16, String) {
-        ask(&self.address, path, body)
-    }
-
-    fn terminate(&mut self) -> Option<i32> {
-        assert!(Command::new("kill").arg(self.process.id().to_string()).status().unwrap().success());
-        self.process.wait().unwrap().code()
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _reaped = self.process.wait();
-    }
+fn terminate(device: &mut Device) -> Option<i32> {
+    assert!(Command::new("kill").arg(device.process.id().to_string()).status().unwrap().success());
+    device.process.wait().unwrap().code()
 }
 
 fn question(text: &str, more: Value) -> Value {
@@ -78,7 +48,7 @@ fn real_device_answers_apps_as_its_server_would() {
     let draft = file("SLED_TEST_SMOLLM2");
     // Drafts of a fixed length: whether drafting pays, which goodput asks, is a matter of the machine.
     let flags = ["--draft", draft.to_str().unwrap(), "--policy", "fixed:4"];
-    let mut device = Device::start(&server.url, cache.path(), &flags);
+    let mut device = device(&server.url, cache.path(), &flags);
     assert!(device.line.contains("verified by") && device.line.contains(&server.url), "{}", device.line);
 
     // A thin client of the same server says the same.
@@ -115,7 +85,7 @@ fn real_device_answers_apps_as_its_server_would() {
     for name in ["sled:draft_ahead_tokens_kept_total", "sled:round_trip_seconds_count", "sled:round_bytes_total"] {
         assert!(metrics.contains(name), "{name} is not in {metrics}");
     }
-    assert_eq!(device.terminate(), Some(0));
+    assert_eq!(terminate(&mut device), Some(0));
 }
 
 /// The metrics that a text names, each with what follows it.
@@ -146,7 +116,7 @@ fn real_board_and_pages_name_only_metrics_that_are_exported() {
     let server = Server::start(&target, &["-c", "2048", "-np", "4", "--http-port", &http.port().to_string()]);
     let cache = tempfile::tempdir().unwrap();
     let flags = ["--draft", draft.to_str().unwrap(), "--policy", "fixed:4"];
-    let device = Device::start(&server.url, cache.path(), &flags);
+    let device = device(&server.url, cache.path(), &flags);
     for address in [&device.address, &http.to_string()] {
         let (status, answer) = ask(address, "/v1/chat/completions", Some(&question(QUESTION, json!({}))));
         assert_eq!(status, 200, "{answer}");
@@ -193,7 +163,7 @@ fn real_device_without_a_server_says_so_and_is_connected_when_one_comes() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let cache = tempfile::tempdir().unwrap();
-    let device = Device::start(&url, cache.path(), &["--draft", draft.to_str().unwrap()]);
+    let device = device(&url, cache.path(), &["--draft", draft.to_str().unwrap()]);
     assert!(device.line.contains("no server answers yet"), "{}", device.line);
     let ask = || {
         let (status, answer) = device.ask("/v1/chat/completions", Some(&question(QUESTION, json!({}))));
@@ -240,6 +210,6 @@ fn real_device_without_a_vocabulary_waits_for_its_server_and_knows_it_the_next_t
     waiting.kill().unwrap();
     waiting.wait().unwrap();
     drop(server);
-    let device = Device::start(&url, cache.path(), &["--draft", "ngram"]);
+    let device = device(&url, cache.path(), &["--draft", "ngram"]);
     assert_eq!(device.ask("/health", None).0, 200);
 }

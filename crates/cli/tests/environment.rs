@@ -63,6 +63,14 @@ fn threads_spin_briefly_unless_the_user_says_otherwise() {
 }
 
 #[test]
+fn threads_of_tests_and_of_what_they_start_spin_briefly_too() {
+    // Cargo sets it for whatever it runs, before the library is loaded.
+    assert_eq!(std::env::var("GOMP_SPINCOUNT").unwrap(), "1000");
+    let seen = Command::new("env").output().unwrap();
+    assert!(String::from_utf8(seen.stdout).unwrap().lines().any(|line| line == "GOMP_SPINCOUNT=1000"));
+}
+
+#[test]
 fn freed_memory_goes_back_unless_the_user_says_otherwise() {
     let settings = |variables| {
         let mut settings = Agent::start(variables).settings(&["MALLOC_", "GLIBC_"]);

@@ -132,10 +132,14 @@ pub fn check_room(prompt_len: usize, context: usize) -> anyhow::Result<()> {
 
 /// The vocabularies that were sent by servers.
 pub fn vocabularies() -> anyhow::Result<Vocabularies> {
+    Ok(Vocabularies::new(cache_folder()?.join("vocabularies"), |path| Ok(load_vocabulary(path)?)))
+}
+
+/// Where SLED keeps what it can do without.
+pub fn cache_folder() -> anyhow::Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    let cache = cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?;
-    Ok(Vocabularies::new(cache.join("sled").join("vocabularies"), |path| Ok(load_vocabulary(path)?)))
+    Ok(cache.context("there is no folder for caches; set HOME or XDG_CACHE_HOME")?.join("sled"))
 }
 
 /// What this machine is called.

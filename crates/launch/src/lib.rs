@@ -6,6 +6,7 @@ pub mod args;
 pub mod device;
 pub mod measure;
 pub mod models;
+pub mod passes;
 pub mod ports;
 pub mod progress;
 pub mod serve;

@@ -12,6 +12,7 @@ use sled_model::grammar::Compiler;
 use sled_server::{Front, Http, Identity, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};
+use crate::passes::{self, Key, Known, Store};
 use crate::threads::Work;
 use crate::{device, models, templates};
 
@@ -51,6 +52,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         cache: args.cache_type,
     };
     let engine = LlamaEngine::new(&model, &options)?;
+    let key = Key::new(&model, args.cache_type, threads.threads, args.gpu_layers, engine.limits().rows);
+    let (engine, known) = tokio::task::spawn_blocking(move || learn(engine, &key)).await?;
     let vocab = model.vocab();
     let folder = tempfile::tempdir().context("cannot make a temporary folder; check that the disk is not full")?;
     let vocabulary = folder.path().join("vocabulary.gguf");
@@ -65,10 +68,11 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     };
     let limits = engine.limits();
     eprintln!(
-        "{}: {} tokens of cache for {} sessions at once, {threads}",
+        "{}: {} tokens of cache for {} sessions at once, {threads}; {known}",
         identity.model, limits.cells, limits.sequences
     );
     let settings = Settings {
+        passes: known.passes,
         batching: args.scheduling.batching,
         assist: args.scheduling.assist,
         rate_goal: args.scheduling.rate_goal,
@@ -89,6 +93,13 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         server.serve_http(http, Front { vocab, threads: options.threads })?;
     }
     Ok(server)
+}
+
+/// Finds out what passes of `engine` take.
+fn learn(mut engine: LlamaEngine, key: &Key) -> (LlamaEngine, Known) {
+    let store = device::cache_folder().ok().map(|folder| Store::new(folder.join("passes")));
+    let known = passes::learn(&mut engine, store.as_ref(), key);
+    (engine, known)
 }
 
 /// No client takes all sessions, unless it is told to be let.

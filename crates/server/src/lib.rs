@@ -66,9 +66,20 @@ pub struct Identity {
     pub end_of_generation: Vec<Token>,
 }
 
+/// What a pass takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// How many rows it has, all of which choose a token.
+    pub rows: usize,
+    /// From its rows to their logits.
+    pub time: Duration,
+}
+
 /// How a server uses its engine, and whom it lets in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
+    /// What passes of the engine take, as far as that is known; if there are none, it measures some before it serves.
+    pub passes: Vec<Pass>,
     /// How requests become batches.
     pub batching: Batching,
     /// Who is given rows without having asked.
@@ -96,6 +107,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            passes: Vec::new(),
             batching: Batching::default(),
             assist: Assist::default(),
             rate_goal: None,
@@ -134,14 +146,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` and starts the engine, which measures itself before it serves.
+    /// Listens on `address` and starts the engine.
     ///
     /// # Errors
     /// If the address cannot be listened on, or the thread not be started.
     pub async fn bind(
         address: SocketAddr,
         model: Box<dyn Model>,
-        settings: Settings,
+        mut settings: Settings,
         identity: Identity,
     ) -> Result<Self, Error> {
         let listener =
@@ -156,7 +168,8 @@ impl Server {
             ..limits.server_config(identity.end_of_generation.clone())
         };
         let seating = Seating { most_per_client: settings.sessions_per_client, idle: settings.idle_timeout };
-        let (engine, thread) = Engine::start(model, config, seating).map_err(Error::Thread)?;
+        let passes = std::mem::take(&mut settings.passes);
+        let (engine, thread) = Engine::start(model, config, seating, passes).map_err(Error::Thread)?;
         Ok(Self {
             listener,
             engine,

@@ -42,14 +42,14 @@ impl Server {
 
     /// A server on this port.
     pub fn start_at(port: u16, model: &Path, flags: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_sled"))
-            .args(["serve", "--port", &port.to_string(), "-m"])
-            .arg(model)
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sled"));
+        command.args(["serve", "--port", &port.to_string(), "-m"]).arg(model).args(flags);
+        Self::of(command)
+    }
+
+    /// What `command` starts, once it listens.
+    pub fn of(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect("the server says where it listens").to_owned();

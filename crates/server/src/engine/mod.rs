@@ -34,6 +34,8 @@ pub(crate) use thread::Thread;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use worker::Worker;
 
+use crate::Pass;
+
 /// Sessions that may wait to be opened before those who ask for them wait too.
 const OPENING: usize = 64;
 
@@ -142,11 +144,13 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread, which runs until [`Engine::shutdown`] or until every handle is gone.
+    /// Starts the thread, which runs until [`Engine::shutdown`] or until every handle is gone. Without `passes` it first measures
+    /// some.
     pub(crate) fn start(
         model: Box<dyn Model>,
         config: ServerConfig,
         seating: Seating,
+        passes: Vec<Pass>,
     ) -> std::io::Result<(Self, Thread)> {
         let (events, inbox) = mpsc::unbounded_channel();
         let record = Arc::new(Mutex::new(Record::new(model.pulse())));
@@ -154,7 +158,7 @@ impl Engine {
         let most = config.sessions;
         let worker = Worker::new(model, config, seating, Arc::clone(&record), outboxes.clone());
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let thread = Thread::spawn(move || worker.run(inbox, &timer))?;
+        let thread = Thread::spawn(move || worker.run(inbox, &timer, &passes))?;
         let (opening, reports) = (Arc::new(Semaphore::new(OPENING)), Arc::new(Semaphore::new(REPORTS)));
         let (coming, draining) = (Arc::default(), Arc::default());
         Ok((Self { events, record, outboxes, opening, reports, coming, most, draining }, thread))
@@ -265,7 +269,7 @@ mod tests {
 
     pub(super) fn engine() -> (Engine, Thread) {
         let (model, config) = setting();
-        Engine::start(model, config, SEATING).unwrap()
+        Engine::start(model, config, SEATING, Vec::new()).unwrap()
     }
 
     /// Waits until so many sessions are open, as the record has it.

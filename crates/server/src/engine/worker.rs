@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::outbox::Outboxes;
 use super::seats::{Party, Seats};
 use super::{Event, FAREWELL, Full, Opened, Opening, PLACE_TAKEN, Record, Refusal, Seat, Seating};
+use crate::Pass;
 
 /// How long messages may keep the engine from its next pass.
 const LISTENING: Duration = Duration::from_millis(5);
@@ -19,7 +20,7 @@ const LISTENING: Duration = Duration::from_millis(5);
 /// How often idle sessions are looked for, at least.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Before it serves, the engine is measured with passes of so many rows.
+/// Before it serves, an engine of which nothing is known is measured with passes of so many rows.
 const CALIBRATION: [usize; 6] = [1, 1, 2, 4, 8, 16];
 
 /// What the thread works with.
@@ -64,9 +65,9 @@ impl Worker {
         }
     }
 
-    /// Works until it is told to stop, or until nobody is left who could tell it anything.
-    pub(super) fn run(mut self, mut inbox: Inbox, timer: &tokio::runtime::Runtime) {
-        self.calibrate();
+    /// Works until it is told to stop, or until nobody is left who could tell it anything. `passes` are known already.
+    pub(super) fn run(mut self, mut inbox: Inbox, timer: &tokio::runtime::Runtime, passes: &[Pass]) {
+        self.calibrate(passes);
         loop {
             let busy_since = Instant::now();
             if self.outboxes.have_ended() || !self.listen(&mut inbox, busy_since) {
@@ -132,9 +133,17 @@ impl Worker {
         }
     }
 
-    /// Measures what passes cost, so that the first decisions are no guesses. A pass that fails is not counted; the first real
-    /// one will tell why.
-    fn calibrate(&mut self) {
+    /// Tells the core what passes cost, so that the first decisions are no guesses.
+    fn calibrate(&mut self, passes: &[Pass]) {
+        if passes.is_empty() {
+            self.measure();
+        }
+        // What it is told last counts most: passes of few rows are those to expect.
+        passes.iter().rev().for_each(|pass| self.core.calibrate(pass.rows, pass.time));
+    }
+
+    /// Measures what a few passes cost. One that fails is not counted; the first real one will tell why.
+    fn measure(&mut self) {
         let most = self.model.limits().rows;
         for (i, rows) in CALIBRATION.into_iter().filter(|&rows| rows <= most).enumerate() {
             let row = |position| Row { sequence: 0, position, token: 0, wants_logits: true };

@@ -132,7 +132,7 @@ mod tests {
             SyntheticModel::new(SyntheticConfig { seed: 1, vocab_size, order: 3, cells, sequences, rows, context });
         let config = ServerConfig { sessions: 4, queue: 4, ..model.limits().server_config(vec![0]) };
         let seating = Seating { most_per_client: 4, idle: Duration::from_secs(1800) };
-        Engine::start(Box::new(model), config, seating).unwrap().0
+        Engine::start(Box::new(model), config, seating, Vec::new()).unwrap().0
     }
 
     fn facts() -> ServerFacts {

@@ -1,0 +1,193 @@
+//! Which passes are measured, and for how long.
+
+use std::time::Duration;
+
+use sled_server::Pass;
+
+/// Rows of the passes that are measured, those first that matter most: few rows, as of few devices; then full tiles, which take 8,
+/// 16, 32 or 64 rows; then what is around and between them; then more than that, as where prompts are read.
+const ROWS: [usize; 28] =
+    [1, 2, 3, 4, 6, 8, 16, 32, 12, 10, 14, 15, 17, 20, 24, 28, 5, 7, 9, 33, 40, 48, 63, 64, 65, 128, 256, 512];
+
+/// How often each is measured, if there is time; the median counts.
+pub(super) const TURNS: usize = 3;
+
+/// What was kept holds as long as passes take less than this many times as long, and more than so small a part: more than what
+/// else a machine does makes of them, and less than another machine.
+const FACTOR: f64 = 2.0;
+
+/// Up to so many rows what was kept is checked: such a pass takes little time.
+const CHECKED: usize = 8;
+
+/// Measures one pass of so many rows.
+pub(super) trait Measure: FnMut(usize) -> anyhow::Result<Duration> {}
+
+impl<F: FnMut(usize) -> anyhow::Result<Duration>> Measure for F {}
+
+/// The rows of the passes to measure, of an engine that takes up to `limit` of them.
+pub(super) fn rows(limit: usize) -> Vec<usize> {
+    ROWS.into_iter().filter(|&rows| rows <= limit).collect()
+}
+
+/// Measures passes of each of `rows`, in this order and in turns, so that what else the machine does falls on all of them. A pass
+/// that would take longer than what is left of `budget` is left out, but for the first. The result is in the order of rising rows;
+/// `done` is told of each pass, made or left out.
+///
+/// # Errors
+/// If a pass fails.
+pub(super) fn measure(
+    rows: &[usize],
+    budget: Duration,
+    pass: &mut impl Measure,
+    mut done: impl FnMut(),
+) -> anyhow::Result<Vec<Pass>> {
+    // The first pass finds caches cold, and weights on the disk.
+    pass(1)?;
+    let mut times: Vec<(usize, Vec<Duration>)> = rows.iter().map(|&rows| (rows, Vec::new())).collect();
+    let mut left = budget;
+    for _turn in 0..TURNS {
+        for i in 0..times.len() {
+            if expected(&times, times[i].0).is_none_or(|expected| expected <= left) {
+                let time = pass(times[i].0)?;
+                left = left.saturating_sub(time);
+                times[i].1.push(time);
+            }
+            done();
+        }
+    }
+    let mut passes: Vec<Pass> =
+        times.into_iter().filter_map(|(rows, times)| Some(Pass { rows, time: median(times)? })).collect();
+    passes.sort_by_key(|pass| pass.rows);
+    Ok(passes)
+}
+
+/// What a pass of `rows` rows is expected to take at most: as long as the last, or for each row as much as with fewer rows.
+fn expected(times: &[(usize, Vec<Duration>)], rows: usize) -> Option<Duration> {
+    let fewer = times.iter().filter(|(known, times)| *known <= rows && !times.is_empty());
+    let (known, times) = fewer.max_by_key(|(known, _)| known)?;
+    Some(times.last()?.mul_f64(rows as f64 / *known as f64))
+}
+
+/// Of two, the shorter: what else a machine does only makes passes longer.
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
+    times.sort();
+    times.get(times.len().saturating_sub(1) / 2).copied()
+}
+
+/// Whether `kept` still holds, by passes of few rows: one of them is seen to take about as long as it did, or another try.
+///
+/// # Errors
+/// If a pass fails.
+pub(super) fn confirm(kept: &[Pass], pass: &mut impl Measure) -> anyhow::Result<bool> {
+    pass(1)?;
+    let few = kept.iter().rev().find(|pass| pass.rows <= CHECKED);
+    for kept in kept.first().into_iter().chain(few) {
+        let mut holds = || anyhow::Ok(is_near(kept.time, pass(kept.rows)?));
+        if !holds()? && !holds()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_near(kept: Duration, seen: Duration) -> bool {
+    kept.mul_f64(FACTOR) > seen && seen.mul_f64(FACTOR) > kept
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A pass of an engine that works in tiles of four rows, with what it is asked for.
+    struct Engine {
+        asked: Vec<usize>,
+        tile: Duration,
+    }
+
+    impl Engine {
+        fn new(tile_ms: u64) -> Self {
+            Self { asked: Vec::new(), tile: Duration::from_millis(tile_ms) }
+        }
+
+        fn takes(&self, rows: usize) -> Duration {
+            self.tile * u32::try_from(rows.div_ceil(4)).unwrap()
+        }
+
+        fn pass(&mut self, rows: usize) -> anyhow::Result<Duration> {
+            self.asked.push(rows);
+            Ok(self.takes(rows))
+        }
+    }
+
+    fn measured(engine: &mut Engine, rows: &[usize], budget_ms: u64) -> Vec<Pass> {
+        measure(rows, Duration::from_millis(budget_ms), &mut |rows| engine.pass(rows), || ()).unwrap()
+    }
+
+    #[test]
+    fn no_more_rows_are_measured_than_a_pass_may_have() {
+        assert_eq!(rows(4), [1, 2, 3, 4]);
+        assert_eq!(rows(63).into_iter().max(), Some(63));
+        assert_eq!(rows(10_000).len(), ROWS.len());
+        let mut once = ROWS.to_vec();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), ROWS.len());
+    }
+
+    #[test]
+    fn all_are_measured_where_there_is_time() {
+        let mut engine = Engine::new(1);
+        let passes = measured(&mut engine, &[1, 2, 8, 4], 1000);
+        let expected: Vec<Pass> = [1, 2, 4, 8].map(|rows| Pass { rows, time: engine.takes(rows) }).to_vec();
+        assert_eq!(passes, expected);
+        assert_eq!(engine.asked, [1, 1, 2, 8, 4, 1, 2, 8, 4, 1, 2, 8, 4]);
+    }
+
+    #[test]
+    fn what_would_exceed_the_budget_is_left_out_and_what_fits_is_not() {
+        let mut engine = Engine::new(100);
+        // 100 ms for one, two and four rows; sixteen are expected to take 400, and 64 four times as much.
+        let passes = measured(&mut engine, &[1, 4, 16, 64, 2], 1000);
+        assert_eq!(passes.iter().map(|pass| pass.rows).collect::<Vec<_>>(), [1, 2, 4, 16]);
+        assert_eq!(engine.asked, [1, 1, 4, 16, 2, 1, 4, 2]);
+        // However slow it is, something is known.
+        let mut slow = Engine::new(60_000);
+        assert_eq!(measured(&mut slow, &[1, 2, 4], 1000), [Pass { rows: 1, time: slow.tile }]);
+    }
+
+    #[test]
+    fn the_middle_of_three_times_counts() {
+        let mut times = [9, 5, 1, 7].into_iter();
+        let passes = measure(&[1], Duration::MAX, &mut |_| Ok(Duration::from_millis(times.next().unwrap())), || ());
+        assert_eq!(passes.unwrap(), [Pass { rows: 1, time: Duration::from_millis(5) }]);
+        let ms = |times: &[u64]| times.iter().copied().map(Duration::from_millis).collect();
+        assert_eq!((median(ms(&[4, 2])), median(ms(&[]))), (Some(Duration::from_millis(2)), None));
+    }
+
+    #[test]
+    fn a_pass_that_fails_is_an_error() {
+        let mut fails = |_| Err(anyhow::anyhow!("the cells have melted"));
+        assert!(measure(&[1], Duration::MAX, &mut fails, || ()).is_err());
+        assert!(confirm(&[], &mut fails).is_err());
+    }
+
+    #[test]
+    fn what_was_kept_holds_unless_passes_take_twice_as_long_or_half() {
+        let kept = |tile_ms| {
+            let engine = Engine::new(tile_ms);
+            [1, 4, 8, 16].map(|rows| Pass { rows, time: engine.takes(rows) })
+        };
+        let confirmed = |kept: &[Pass], engine: &mut Engine| confirm(kept, &mut |rows| engine.pass(rows)).unwrap();
+        for (tile_ms, holds) in [(10, true), (6, true), (19, true), (20, false), (5, false), (1, false)] {
+            assert_eq!(confirmed(&kept(10), &mut Engine::new(tile_ms)), holds, "{tile_ms}");
+        }
+        let mut engine = Engine::new(10);
+        assert!(confirmed(&kept(10), &mut engine));
+        assert_eq!(engine.asked, [1, 1, 8]);
+        // One disturbed pass is no reason to measure anew.
+        let mut times = [10, 90, 10, 20].into_iter().map(Duration::from_millis);
+        assert!(confirm(&kept(10), &mut |_| Ok(times.next().unwrap())).unwrap());
+        assert_eq!(times.next(), None);
+    }
+}
