@@ -44,7 +44,7 @@ pub fn learn(model: &mut impl Model, store: Option<&Store>, key: &Key) -> Known 
         return Known { passes: kept, source: Source::Kept };
     }
     let rows = survey::rows(key.rows);
-    let bar = bar(rows.len() * survey::TURNS, "measuring passes".to_owned());
+    let bar = bar(survey::most(rows.len()), "measuring passes".to_owned());
     let measured = survey::measure(&rows, BUDGET, &mut pass, || bar.inc(1));
     bar.finish_and_clear();
     let passes = measured.unwrap_or_else(|error| {

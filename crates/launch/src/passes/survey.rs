@@ -1,5 +1,6 @@
 //! Which passes are measured, and for how long.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sled_server::Pass;
@@ -9,12 +10,17 @@ use sled_server::Pass;
 const ROWS: [usize; 28] =
     [1, 2, 3, 4, 6, 8, 16, 32, 12, 10, 14, 15, 17, 20, 24, 28, 5, 7, 9, 33, 40, 48, 63, 64, 65, 128, 256, 512];
 
-/// How often each is measured, if there is time; the median counts.
-pub(super) const TURNS: usize = 3;
+/// So many of them are measured once more, before all others.
+const FIRST: usize = 6;
 
-/// What was kept holds as long as passes take less than this many times as long, and more than so small a part: more than what
-/// else a machine does makes of them, and less than another machine.
-const FACTOR: f64 = 2.0;
+/// How often all are measured, if there is time; the shortest time counts, as what else a machine does only makes passes longer.
+const TURNS: usize = 3;
+
+/// What was kept holds as long as passes are not this many times as fast as they were: then the machine was busy.
+const FASTER: f64 = 2.0;
+
+/// The same of passes that are slower. A machine that is busy now is no reason to forget what was measured when it was not.
+const SLOWER: f64 = 4.0;
 
 /// Up to so many rows what was kept is checked: such a pass takes little time.
 const CHECKED: usize = 8;
@@ -27,6 +33,11 @@ impl<F: FnMut(usize) -> anyhow::Result<Duration>> Measure for F {}
 /// The rows of the passes to measure, of an engine that takes up to `limit` of them.
 pub(super) fn rows(limit: usize) -> Vec<usize> {
     ROWS.into_iter().filter(|&rows| rows <= limit).collect()
+}
+
+/// How many passes there are at most, where so many numbers of rows are measured.
+pub(super) fn most(rows: usize) -> usize {
+    rows * TURNS + FIRST.min(rows)
 }
 
 /// Measures passes of each of `rows`, in this order and in turns, so that what else the machine does falls on all of them. A pass
@@ -43,38 +54,27 @@ pub(super) fn measure(
 ) -> anyhow::Result<Vec<Pass>> {
     // The first pass finds caches cold, and weights on the disk.
     pass(1)?;
-    let mut times: Vec<(usize, Vec<Duration>)> = rows.iter().map(|&rows| (rows, Vec::new())).collect();
+    let mut shortest = BTreeMap::new();
     let mut left = budget;
-    for _turn in 0..TURNS {
-        for i in 0..times.len() {
-            if expected(&times, times[i].0).is_none_or(|expected| expected <= left) {
-                let time = pass(times[i].0)?;
-                left = left.saturating_sub(time);
-                times[i].1.push(time);
-            }
-            done();
+    let all = std::iter::repeat_n(rows, TURNS).flatten();
+    for &rows in rows.iter().take(FIRST).chain(all) {
+        if expected(&shortest, rows).is_none_or(|expected| expected <= left) {
+            let time = pass(rows)?;
+            left = left.saturating_sub(time);
+            shortest.entry(rows).and_modify(|shortest| *shortest = time.min(*shortest)).or_insert(time);
         }
+        done();
     }
-    let mut passes: Vec<Pass> =
-        times.into_iter().filter_map(|(rows, times)| Some(Pass { rows, time: median(times)? })).collect();
-    passes.sort_by_key(|pass| pass.rows);
-    Ok(passes)
+    Ok(shortest.into_iter().map(|(rows, time)| Pass { rows, time }).collect())
 }
 
-/// What a pass of `rows` rows is expected to take at most: as long as the last, or for each row as much as with fewer rows.
-fn expected(times: &[(usize, Vec<Duration>)], rows: usize) -> Option<Duration> {
-    let fewer = times.iter().filter(|(known, times)| *known <= rows && !times.is_empty());
-    let (known, times) = fewer.max_by_key(|(known, _)| known)?;
-    Some(times.last()?.mul_f64(rows as f64 / *known as f64))
+/// What a pass of `rows` rows is expected to take at most: as long as it did, or for each row as much as with fewer rows.
+fn expected(shortest: &BTreeMap<usize, Duration>, rows: usize) -> Option<Duration> {
+    let (&fewer, time) = shortest.range(..=rows).next_back()?;
+    Some(time.mul_f64(rows as f64 / fewer as f64))
 }
 
-/// Of two, the shorter: what else a machine does only makes passes longer.
-fn median(mut times: Vec<Duration>) -> Option<Duration> {
-    times.sort();
-    times.get(times.len().saturating_sub(1) / 2).copied()
-}
-
-/// Whether `kept` still holds, by passes of few rows: one of them is seen to take about as long as it did, or another try.
+/// Whether `kept` still holds, by passes of few rows, each of which has two tries.
 ///
 /// # Errors
 /// If a pass fails.
@@ -91,7 +91,7 @@ pub(super) fn confirm(kept: &[Pass], pass: &mut impl Measure) -> anyhow::Result<
 }
 
 fn is_near(kept: Duration, seen: Duration) -> bool {
-    kept.mul_f64(FACTOR) > seen && seen.mul_f64(FACTOR) > kept
+    kept.mul_f64(SLOWER) > seen && seen.mul_f64(FASTER) > kept
 }
 
 #[cfg(test)]
@@ -141,7 +141,8 @@ mod tests {
         let passes = measured(&mut engine, &[1, 2, 8, 4], 1000);
         let expected: Vec<Pass> = [1, 2, 4, 8].map(|rows| Pass { rows, time: engine.takes(rows) }).to_vec();
         assert_eq!(passes, expected);
-        assert_eq!(engine.asked, [1, 1, 2, 8, 4, 1, 2, 8, 4, 1, 2, 8, 4]);
+        assert_eq!(engine.asked, [&[1][..], &[1, 2, 8, 4].repeat(4)].concat());
+        assert_eq!(most(4), 16);
     }
 
     #[test]
@@ -157,12 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_three_times_counts() {
-        let mut times = [9, 5, 1, 7].into_iter();
+    fn the_shortest_time_counts_but_that_of_the_first_pass_of_all() {
+        let mut times = [1, 9, 5, 7, 6].into_iter();
         let passes = measure(&[1], Duration::MAX, &mut |_| Ok(Duration::from_millis(times.next().unwrap())), || ());
         assert_eq!(passes.unwrap(), [Pass { rows: 1, time: Duration::from_millis(5) }]);
-        let ms = |times: &[u64]| times.iter().copied().map(Duration::from_millis).collect();
-        assert_eq!((median(ms(&[4, 2])), median(ms(&[]))), (Some(Duration::from_millis(2)), None));
+        assert_eq!(times.next(), None);
     }
 
     #[test]
@@ -173,20 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_holds_unless_passes_take_twice_as_long_or_half() {
+    fn what_was_kept_holds_unless_passes_take_four_times_as_long_or_half() {
         let kept = |tile_ms| {
             let engine = Engine::new(tile_ms);
             [1, 4, 8, 16].map(|rows| Pass { rows, time: engine.takes(rows) })
         };
         let confirmed = |kept: &[Pass], engine: &mut Engine| confirm(kept, &mut |rows| engine.pass(rows)).unwrap();
-        for (tile_ms, holds) in [(10, true), (6, true), (19, true), (20, false), (5, false), (1, false)] {
+        for (tile_ms, holds) in [(10, true), (6, true), (39, true), (40, false), (5, false), (1, false)] {
             assert_eq!(confirmed(&kept(10), &mut Engine::new(tile_ms)), holds, "{tile_ms}");
         }
         let mut engine = Engine::new(10);
         assert!(confirmed(&kept(10), &mut engine));
         assert_eq!(engine.asked, [1, 1, 8]);
         // One disturbed pass is no reason to measure anew.
-        let mut times = [10, 90, 10, 20].into_iter().map(Duration::from_millis);
+        let mut times = [10, 90, 10, 30].into_iter().map(Duration::from_millis);
         assert!(confirm(&kept(10), &mut |_| Ok(times.next().unwrap())).unwrap());
         assert_eq!(times.next(), None);
     }
