@@ -18,8 +18,8 @@ pub use store::{Key, Store};
 use crate::measure::{self, Effort};
 use crate::progress::bar;
 
-/// How long passes are measured at most.
-const BUDGET: Duration = Duration::from_secs(5);
+/// How long passes are measured, and for a quarter of it more where something disturbs them.
+const BUDGET: Duration = Duration::from_secs(4);
 
 /// What passes take, and how that is known.
 pub struct Known {

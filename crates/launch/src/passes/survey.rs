@@ -16,6 +16,11 @@ const FIRST: usize = 6;
 /// How often all are measured, if there is time; the shortest time counts, as what else a machine does only makes passes longer.
 const TURNS: usize = 3;
 
+/// A pass that took this many times as long as one of more rows was disturbed, or its rows miss the end of a tile by little: it is
+/// measured again, so often, in a quarter of the budget more.
+const DISTURBED: f64 = 1.25;
+const RETRIES: usize = 2;
+
 /// What was kept holds as long as passes are not this many times as fast as they were: then the machine was busy.
 const FASTER: f64 = 2.0;
 
@@ -41,8 +46,8 @@ pub(super) fn most(rows: usize) -> usize {
 }
 
 /// Measures passes of each of `rows`, in this order and in turns, so that what else the machine does falls on all of them. A pass
-/// that would take longer than what is left of `budget` is left out, but for the first. The result is in the order of rising rows;
-/// `done` is told of each pass, made or left out.
+/// that would take longer than what is left of `budget` is left out, but for the first. Those that seem disturbed are measured
+/// again. The result is in the order of rising rows; `done` is told of each pass of a turn, made or left out.
 ///
 /// # Errors
 /// If a pass fails.
@@ -54,24 +59,58 @@ pub(super) fn measure(
 ) -> anyhow::Result<Vec<Pass>> {
     // The first pass finds caches cold, and weights on the disk.
     pass(1)?;
-    let mut shortest = BTreeMap::new();
-    let mut left = budget;
+    let mut survey = Survey { pass, left: budget, shortest: BTreeMap::new() };
     let all = std::iter::repeat_n(rows, TURNS).flatten();
     for &rows in rows.iter().take(FIRST).chain(all) {
-        if expected(&shortest, rows).is_none_or(|expected| expected <= left) {
-            let time = pass(rows)?;
-            left = left.saturating_sub(time);
-            shortest.entry(rows).and_modify(|shortest| *shortest = time.min(*shortest)).or_insert(time);
-        }
+        survey.attempt(rows)?;
         done();
     }
-    Ok(shortest.into_iter().map(|(rows, time)| Pass { rows, time }).collect())
+    survey.left = budget / 4;
+    for _retry in 0..RETRIES {
+        survey.disturbed().into_iter().try_for_each(|rows| survey.attempt(rows))?;
+    }
+    Ok(survey.shortest.into_iter().map(|(rows, time)| Pass { rows, time }).collect())
 }
 
-/// What a pass of `rows` rows is expected to take at most: as long as it did, or for each row as much as with fewer rows.
-fn expected(shortest: &BTreeMap<usize, Duration>, rows: usize) -> Option<Duration> {
-    let (&fewer, time) = shortest.range(..=rows).next_back()?;
-    Some(time.mul_f64(rows as f64 / fewer as f64))
+/// Passes that are being measured.
+struct Survey<'a, M> {
+    pass: &'a mut M,
+    left: Duration,
+    /// The shortest time by rows.
+    shortest: BTreeMap<usize, Duration>,
+}
+
+impl<M: Measure> Survey<'_, M> {
+    /// Measures a pass of `rows` rows, if there is time for it.
+    fn attempt(&mut self, rows: usize) -> anyhow::Result<()> {
+        if self.expected(rows).is_none_or(|expected| expected <= self.left) {
+            let time = (self.pass)(rows)?;
+            self.left = self.left.saturating_sub(time);
+            self.shortest.entry(rows).and_modify(|shortest| *shortest = time.min(*shortest)).or_insert(time);
+        }
+        Ok(())
+    }
+
+    /// What a pass of `rows` rows is expected to take: for each row as much as with as many or fewer, and no longer than with more.
+    fn expected(&self, rows: usize) -> Option<Duration> {
+        let fewer = self.shortest.range(..=rows).next_back();
+        let by_fewer = fewer.map(|(&fewer, time)| time.mul_f64(rows as f64 / fewer as f64));
+        by_fewer.into_iter().chain(self.shortest.range(rows + 1..).map(|(_, time)| *time)).min()
+    }
+
+    /// The rows of passes that took much longer than one of more rows.
+    fn disturbed(&self) -> Vec<usize> {
+        let mut least = Duration::MAX;
+        let mut disturbed = Vec::new();
+        for (&rows, &time) in self.shortest.iter().rev() {
+            if time.as_secs_f64() > DISTURBED * least.as_secs_f64() {
+                disturbed.push(rows);
+            }
+            least = least.min(time);
+        }
+        disturbed.reverse();
+        disturbed
+    }
 }
 
 /// Whether `kept` still holds, by passes of few rows, each of which has two tries.
@@ -163,6 +202,23 @@ mod tests {
         let passes = measure(&[1], Duration::MAX, &mut |_| Ok(Duration::from_millis(times.next().unwrap())), || ());
         assert_eq!(passes.unwrap(), [Pass { rows: 1, time: Duration::from_millis(5) }]);
         assert_eq!(times.next(), None);
+    }
+
+    #[test]
+    fn what_took_longer_than_more_rows_is_measured_again() {
+        let mut engine = Engine::new(100);
+        let mut disturbed = [2, 4].into_iter().peekable();
+        let mut pass = |rows| {
+            let time = engine.pass(rows)?;
+            Ok(if disturbed.next_if_eq(&rows).is_some() { time * 4 } else { time })
+        };
+        // There is time for little more than a turn, and for those with which something went wrong.
+        let passes = measure(&[8, 2, 4], Duration::from_millis(1200), &mut pass, || ()).unwrap();
+        assert_eq!(
+            passes,
+            [(2, 100), (4, 100), (8, 200)].map(|(rows, ms)| Pass { rows, time: Duration::from_millis(ms) })
+        );
+        assert_eq!(engine.asked, [1, 8, 2, 4, 8, 2, 4]);
     }
 
     #[test]
