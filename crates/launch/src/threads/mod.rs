@@ -68,7 +68,7 @@ impl Threads {
         let most = granted.unwrap_or(cores);
         let mut why = match quota.filter(|_| granted.is_some()) {
             Some(quota) => format!("its control group has a quota of {quota} CPUs"),
-            None if cpus < online => format!("one for each core of the {cpus} CPUs of {online} that it may use"),
+            None if cpus < online => "one for each core that its affinity allows".to_owned(),
             None if cores < cpus => format!("one for each core, of {cpus} hardware threads"),
             None => "one for each core".to_owned(),
         };
@@ -130,7 +130,7 @@ mod tests {
         let serving = |online, cpus, cores, quota| said(&processor(online, cpus, cores, quota), Work::Serving);
         assert_eq!(serving(4, 4, 4, None), "4 threads (one for each core)");
         assert_eq!(serving(8, 8, 4, None), "4 threads (one for each core, of 8 hardware threads)");
-        assert_eq!(serving(8, 3, 3, None), "3 threads (one for each core of the 3 CPUs of 8 that it may use)");
+        assert_eq!(serving(8, 3, 3, None), "3 threads (one for each core that its affinity allows)");
         assert_eq!(serving(8, 8, 8, Some(2.5)), "2 threads (its control group has a quota of 2.5 CPUs)");
         assert_eq!(serving(8, 8, 4, Some(6.0)), "4 threads (one for each core, of 8 hardware threads)");
         assert_eq!(serving(2, 2, 2, Some(0.5)), "1 thread (its control group has a quota of 0.5 CPUs)");
