@@ -12,6 +12,7 @@ mod paper;
 mod plan;
 mod profile;
 mod sim;
+mod spread;
 mod template;
 mod virtual_time;
 

@@ -14,6 +14,7 @@
 //! | [`figures`] | what was measured, of a simulation or of a real server |
 //! | [`scenario`] | experiments as files: who meets whom, for how long |
 //! | [`experiment`] | devices that replay a recording, in a closed loop |
+//! | [`bound`] | how much faster than plain decoding passes with drafts can be |
 //! | [`oracle`] | how fast a device could be that knew which drafts are right |
 //! | [`profile`] | what machines and models take, cost and draw, and where each number is from |
 //! | [`economics`] | what tokens cost |
@@ -22,6 +23,7 @@
 //! | [`paper`] | the paper's tables and figures |
 //! | [`rng`] | all the randomness |
 
+pub mod bound;
 pub mod cost;
 pub mod economics;
 mod error;

@@ -44,6 +44,8 @@ pub enum Mode {
     Central,
     /// Clients of a llama-server
     LlamaServer,
+    /// Thin clients once more: what the machine's noise does to a ratio
+    Control,
 }
 
 impl Mode {
@@ -52,6 +54,7 @@ impl Mode {
             Self::Sled => "sled",
             Self::Central => "central",
             Self::LlamaServer => "llama-server",
+            Self::Control => "control",
         }
     }
 }
@@ -59,10 +62,6 @@ impl Mode {
 /// What is put on the server.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// The target model
-    #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL", default_value = "qwen2.5-coder-1.5b")]
-    pub model: String,
-
     /// Who is measured
     #[arg(
         long,
@@ -77,10 +76,6 @@ pub struct LoadArgs {
     /// The prompts: a JSON array of objects with `kind` and `text`
     #[arg(long, env = "SLED_PROMPTS", value_name = "FILE", default_value = "data/prompts.json")]
     pub prompts: std::path::PathBuf,
-
-    /// What was recorded for them
-    #[arg(long, env = "SLED_DRAFTS", value_name = "FILE", default_value = "data/drafts.json")]
-    pub drafts: std::path::PathBuf,
 
     /// How many tokens a second each device drafts
     #[arg(long, env = "SLED_DRAFT_RATE", value_name = "R", default_value = "50", value_parser = rate)]
@@ -109,7 +104,7 @@ pub struct LoadArgs {
     #[arg(short, long, env = "SLED_THREADS", value_name = "N|auto", default_value_t)]
     pub threads: Threads,
 
-    /// Seconds before the measurement begins
+    /// Seconds before the measurement begins; where devices ask without a pause, it waits until each has had a token
     #[arg(long, env = "SLED_WARMUP", value_name = "SECONDS", default_value = "15", value_parser = not_negative)]
     pub warmup: f64,
 
@@ -132,13 +127,32 @@ pub struct LoadArgs {
 
 #[derive(Debug, Args)]
 pub struct ServeBenchArgs {
+    /// The target model, or the same model in several formats
+    #[arg(
+        short,
+        long,
+        env = "SLED_MODEL",
+        value_name = "MODEL",
+        value_delimiter = ',',
+        default_value = "qwen2.5-coder-1.5b"
+    )]
+    pub model: Vec<String>,
+
+    /// What was recorded for the prompts: for all models, or for each
+    #[arg(long, env = "SLED_DRAFTS", value_name = "FILE", value_delimiter = ',', default_value = "data/drafts.json")]
+    pub drafts: Vec<std::path::PathBuf>,
+
     /// How many devices; each number is measured
     #[arg(long, env = "SLED_DEVICES", value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16,32", value_parser = clap::value_parser!(u32).range(1..))]
     pub devices: Vec<u32>,
 
-    /// How often each number of devices is measured; the repetition with the middle ratio of `sled` over `central` counts
+    /// How often everything is measured, round after round; medians count
     #[arg(long, env = "SLED_REPEAT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
+
+    /// The numbers of rows whose passes are measured in each round, for the bound beside the ratio of `sled` over `central`
+    #[arg(long, env = "SLED_ROWS", value_name = "N", value_delimiter = ',', default_value = "1,2,3,4,5,6,8,10,12,14,15,16,17,20,24,28,32,40,48", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub rows: Vec<u32>,
 
     /// The share of the devices that hangs up in the middle of the measurement
     #[arg(long, env = "SLED_LEAVE", value_name = "SHARE", default_value = "0", value_parser = share)]
@@ -169,6 +183,14 @@ pub struct OverheadArgs {
 
 #[derive(Debug, Args)]
 pub struct CapacityArgs {
+    /// The target model
+    #[arg(short, long, env = "SLED_MODEL", value_name = "MODEL", default_value = "qwen2.5-coder-1.5b")]
+    pub model: String,
+
+    /// What was recorded for the prompts
+    #[arg(long, env = "SLED_DRAFTS", value_name = "FILE", default_value = "data/drafts.json")]
+    pub drafts: std::path::PathBuf,
+
     /// How many tokens a second each device is to get; each rate is measured
     #[arg(long, env = "SLED_RATE", value_name = "R", value_delimiter = ',', default_value = "5", value_parser = rate)]
     pub rate: Vec<f64>,

@@ -8,9 +8,9 @@ pub struct ValidateArgs {
     #[arg(value_name = "FILE", required = true)]
     pub measured: Vec<std::path::PathBuf>,
 
-    /// The profile of the machine and the target that was measured, MACHINE/MODEL
-    #[arg(long, env = "SLED_PROFILE", value_name = "NAME")]
-    pub profile: String,
+    /// The profile of the machine and the target that was measured, MACHINE/MODEL; one for each model of the files
+    #[arg(long, env = "SLED_PROFILE", value_name = "NAME", value_delimiter = ',', required = true)]
+    pub profile: Vec<String>,
 
     /// The folder of profiles
     #[arg(long, env = "SLED_PROFILES", value_name = "FOLDER", default_value = "profiles")]

@@ -7,6 +7,7 @@ use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::victim::Peak;
+use crate::spread::{Spread, quantile, sorted};
 
 /// Everything that is written to the results.
 #[derive(Serialize, Deserialize)]
@@ -81,32 +82,6 @@ impl Ratios {
             windows,
         }
     }
-}
-
-/// The median of all repetitions, the least and the most.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
-}
-
-impl Spread {
-    fn new(values: Vec<f64>) -> Self {
-        let values = sorted(values);
-        Self { median: quantile(&values, 0.5), least: quantile(&values, 0.0), most: quantile(&values, 1.0) }
-    }
-}
-
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// The value that this share of the others is below; 0 of none.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let at = (share * sorted.len() as f64) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
 /// The table of the documentation.

@@ -1,12 +1,13 @@
 //! The most devices that each get a rate.
 
-use super::{Figures, Load};
+use super::load::Load;
 use crate::args::{CapacityArgs, Mode};
 use crate::output::{command, write_json};
 use sled_launch::progress::bar;
+use sled_sim::figures::Figures;
+use sled_sim::recording::Recording;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::time::Duration;
 
 /// So many of the devices must reach the rate.
 const SHARE: f64 = 0.95;
@@ -44,7 +45,7 @@ type Runs = BTreeMap<usize, Vec<Vec<f64>>>;
 
 /// Bisects, prints a table, and writes the results.
 pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
-    let mut load = Load::new(&args.load).await?;
+    let mut load = Load::new(&args.load, &args.model, Recording::load(&args.drafts)?).await?;
     let mut rates = args.rate.clone();
     rates.sort_by(f64::total_cmp);
     let bar = bar(args.load.modes.len() * rates.len(), "capacities".to_owned());
@@ -73,7 +74,7 @@ pub async fn run(args: CapacityArgs) -> anyhow::Result<()> {
     }
     let results = Results {
         command: command(),
-        target: args.load.model.clone(),
+        target: args.model.clone(),
         draft_rate: args.load.draft_rate,
         window_s: args.load.window,
         capacities,
@@ -99,9 +100,8 @@ async fn bisect(
         if let Entry::Vacant(run) = runs.entry(next) {
             let mut repetitions = Vec::new();
             for _ in 0..args.repeat {
-                let (_, logs) = load.measure(mode, next, 0.0).await?;
-                let begin = Duration::from_secs_f64(args.load.warmup);
-                repetitions.push(Figures::rates(&logs, begin, begin + Duration::from_secs_f64(args.load.window)));
+                let run = load.measure(mode, next, 0.0).await?;
+                repetitions.push(Figures::rates(&run.seen, run.begin, run.end));
             }
             run.insert(repetitions);
         }

@@ -11,9 +11,12 @@ use sled_core::sampler::{Context, Draft, Sampler};
 use sled_device::{Drafts, RemoteServer, Session, SessionOptions};
 use sled_model::Error;
 use sled_model::drafter::Drafter;
-use sled_sim::figures::{Answer, Log};
+use sled_sim::figures::Answer;
 use sled_sim::load::{Arrivals, Schedule};
 use sled_sim::recording::Output;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::seen::{Seen, Stop};
 
 /// A prompt, and what was recorded of its answer.
 pub struct Task {
@@ -35,10 +38,17 @@ pub struct Fleet {
     pub url: String,
     pub began: Instant,
     pub seed: u64,
+    /// Is told when a device has its first token.
+    pub started: UnboundedSender<()>,
 }
 
-/// One device asks until `until`, or until it leaves.
-pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Result<Log> {
+/// What a device asks for in a turn: each goes through the recording from another place on.
+pub fn task(tasks: &[Task], index: usize, turn: usize) -> &Task {
+    &tasks[(index * 7 + turn) % tasks.len()]
+}
+
+/// One device asks until it is told to stop.
+pub async fn device(fleet: Fleet, index: usize, mut stop: Stop) -> anyhow::Result<Seen> {
     let track = Track::default();
     let drafter = RecordedDrafter { track: Arc::clone(&track), time: fleet.draft_time };
     let remote = RemoteServer::connect(&fleet.url).await?;
@@ -58,22 +68,22 @@ pub async fn device(fleet: Fleet, index: usize, until: Duration) -> anyhow::Resu
     };
     let mut session = Session::open(&remote, options).await?;
     let mut schedule = Schedule::new(fleet.arrivals, fleet.seed, index);
-    let mut log = Log::default();
+    let mut seen = Seen::default();
     for turn in 0.. {
         let arrived = schedule.next(fleet.began.elapsed());
-        tokio::time::sleep_until((fleet.began + arrived).into()).await;
-        if fleet.began.elapsed() >= until {
-            break;
+        tokio::select! {
+            () = tokio::time::sleep_until((fleet.began + arrived).into()) => {}
+            () = stop.wait() => break,
         }
-        let task = Arc::clone(&fleet.tasks);
-        // Every device goes through the recording from another place on.
-        let task = &task[(index * 7 + turn) % fleet.tasks.len()];
-        let answered = answer(&fleet, &mut session, &track, task, arrived, until, &mut log);
+        let tasks = Arc::clone(&fleet.tasks);
+        let task = task(&tasks, index, turn);
         // Who leaves hangs up in the middle of whatever it does.
-        let Ok(answered) = tokio::time::timeout_at((fleet.began + until).into(), answered).await else { break };
-        answered?;
+        tokio::select! {
+            answered = answer(&fleet, &mut session, &track, task, arrived, &mut seen) => answered?,
+            () = stop.wait() => break,
+        }
     }
-    Ok(log)
+    Ok(seen)
 }
 
 /// Generates one answer. Where the server chooses another token than was recorded, which near-ties in another batch can cause,
@@ -84,14 +94,14 @@ async fn answer(
     track: &Track,
     task: &Task,
     arrived: Duration,
-    until: Duration,
-    log: &mut Log,
+    seen: &mut Seen,
 ) -> anyhow::Result<()> {
     let expected = &task.output.tokens;
     *track.lock().unwrap_or_else(PoisonError::into_inner) = Some((task.prompt.len(), task.output.clone()));
     let mut done = 0;
     let mut answer = Answer { arrived, first: None, last: None, tokens: 0 };
-    while done < expected.len() && fleet.began.elapsed() < until {
+    seen.asked(arrived);
+    while done < expected.len() {
         let mut tokens = task.prompt.clone();
         tokens.extend(expected.iter().take(done));
         let prompt = Prompt { tokens, max_tokens: expected.len() - done, ..Prompt::default() };
@@ -99,7 +109,10 @@ async fn answer(
         let generation = session
             .generate(prompt, |emitted| {
                 let now = fleet.began.elapsed();
-                log.tokens.push(now);
+                if seen.token(now) {
+                    // Nobody may wait for it any more.
+                    let _gone = fleet.started.send(());
+                }
                 answer.first.get_or_insert(now);
                 answer.last = Some(now);
                 answer.tokens += 1;
@@ -108,11 +121,12 @@ async fn answer(
                 if differs { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .await?;
+        let log = &mut seen.log;
         log.differing += u64::from(differs);
         log.generated += generation.tokens.len() as u64;
         log.add(&generation.stats);
     }
-    log.answers.push(answer);
+    seen.log.answers.push(answer);
     Ok(())
 }
 

@@ -1,48 +1,201 @@
-//! The picture of a run: tokens a second over devices, and what each user sees.
+//! The picture of a run: how much faster devices that draft are than thin clients, and what there was to gain.
 
 use std::path::Path;
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use sled_sim::figures::Figures;
+use super::results::Format;
+use crate::args::Mode;
+use crate::spread::Spread;
 
 /// Colours that people with colour blindness tell apart (Okabe & Ito, 2008).
-const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115)];
+const BLUE: RGBColor = RGBColor(0, 114, 178);
+const ORANGE: RGBColor = RGBColor(230, 159, 0);
+const BLACK: RGBColor = RGBColor(60, 60, 60);
+const GREY: RGBColor = RGBColor(190, 190, 190);
 
-/// Draws two panels, with one line for each mode.
-pub fn draw(path: &Path, points: &[Figures]) -> anyhow::Result<()> {
-    let root = SVGBackend::new(path, (1000, 400)).into_drawing_area();
+/// At so many devices, so much.
+type Line = Vec<(f64, Spread)>;
+
+/// What a panel shows, over thin clients.
+struct Ratios {
+    sled: Line,
+    peer: Line,
+    noise: Line,
+    bound: Vec<(f64, f64)>,
+}
+
+impl Ratios {
+    /// While no prompt is read, as the bound is; with prompts where nothing else was measured.
+    fn of(format: &Format) -> Self {
+        let line = |mode: Mode| -> Line {
+            let ratio = |devices| {
+                let generating = format.ratio_generating(mode, Mode::Central, devices);
+                generating.or_else(|| format.ratio(mode, Mode::Central, devices))
+            };
+            format.devices().into_iter().filter_map(|devices| Some((devices as f64, ratio(devices)?))).collect()
+        };
+        let bound = format.bounds.iter().map(|bound| (bound.devices as f64, bound.over_central)).collect();
+        Self { sled: line(Mode::Sled), peer: line(Mode::LlamaServer), noise: line(Mode::Control), bound }
+    }
+
+    /// The least and the most on the y axis.
+    fn range(&self) -> (f64, f64) {
+        let lines = [&self.sled, &self.peer, &self.noise].into_iter().flatten();
+        let values = lines.flat_map(|(_, spread)| [spread.least, spread.most]);
+        let values = values.chain(self.bound.iter().map(|(_, bound)| *bound));
+        values.fold((0.9, 1.1), |(least, most), value| (f64::min(least, value), f64::max(most, value)))
+    }
+}
+
+/// Draws a panel for each model file.
+pub fn draw(path: &Path, formats: &[Format]) -> anyhow::Result<()> {
+    let root = SVGBackend::new(path, (460 * u32::try_from(formats.len().max(1))?, 400)).into_drawing_area();
     root.fill(&WHITE)?;
-    let panels = root.split_evenly((1, 2));
-    let whole: fn(&Figures) -> f64 = |f| f.output_throughput;
-    let each: fn(&Figures) -> f64 = |f| f.device_throughput_mean;
-    for (panel, (title, value)) in panels.iter().zip([("all devices together", whole), ("each device", each)]) {
-        let most = points.iter().map(|f| f.devices).max().unwrap_or(1) as f64;
-        let top = 1.1 * points.iter().map(value).fold(0.1, f64::max);
-        let mut chart = ChartBuilder::on(panel)
-            .caption(format!("tokens/s, {title}"), ("sans-serif", 16))
-            .margin(12)
-            .x_label_area_size(36)
-            .y_label_area_size(44)
-            .build_cartesian_2d((0.9..most * 1.1).log_scale(), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .light_line_style(WHITE)
-            .x_desc("devices")
-            .x_label_formatter(&|x| format!("{x:.0}"))
-            .draw()?;
-        let mut modes: Vec<&str> = points.iter().map(|f| f.mode.as_str()).collect();
-        modes.dedup();
-        for (mode, colour) in modes.into_iter().zip(COLOURS) {
-            let line: Vec<(f64, f64)> =
-                points.iter().filter(|f| f.mode == mode).map(|f| (f.devices as f64, value(f))).collect();
-            chart
-                .draw_series(LineSeries::new(line.clone(), colour.stroke_width(2)))?
-                .label(mode)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
-            chart.draw_series(line.into_iter().map(|point| Circle::new(point, 3, colour.filled())))?;
-        }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(WHITE).draw()?;
+    let all: Vec<Ratios> = formats.iter().map(Ratios::of).collect();
+    // One scale for all panels.
+    let ranges = all.iter().map(Ratios::range);
+    let (least, most) = ranges.fold((0.9, 1.1), |a, b| (f64::min(a.0, b.0), f64::max(a.1, b.1)));
+    for ((area, format), ratios) in root.split_evenly((1, formats.len().max(1))).iter().zip(formats).zip(&all) {
+        panel(area, format, ratios, 0.97 * least..1.25 * most)?;
     }
     Ok(root.present()?)
+}
+
+fn panel(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    format: &Format,
+    ratios: &Ratios,
+    y: std::ops::Range<f64>,
+) -> anyhow::Result<()> {
+    let devices = format.devices();
+    let most = devices.iter().copied().max().unwrap_or(1) as f64;
+    let name =
+        Path::new(&format.target).file_stem().map_or(format.target.clone(), |name| name.to_string_lossy().into());
+    let mut chart = ChartBuilder::on(area)
+        .caption(name, ("sans-serif", 16))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(48)
+        .build_cartesian_2d((0.9..most * 1.15).log_scale().base(2.0), y)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc("devices")
+        .y_desc("tokens/s over thin clients")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.1}"))
+        .draw()?;
+    let noise = &ratios.noise;
+    if !noise.is_empty() {
+        let above = noise.iter().map(|(x, spread)| (*x, spread.most));
+        let below = noise.iter().rev().map(|(x, spread)| (*x, spread.least));
+        let band = Polygon::new(above.chain(below).collect::<Vec<_>>(), GREY.mix(0.5).filled());
+        chart
+            .draw_series([band])?
+            .label("thin clients again (noise)")
+            .legend(|(x, y)| Rectangle::new([(x, y - 4), (x + 16, y + 4)], GREY.mix(0.5).filled()));
+    }
+    chart.draw_series(LineSeries::new([(0.9, 1.0), (most * 1.15, 1.0)], BLACK.stroke_width(1)))?;
+    if !ratios.bound.is_empty() {
+        chart
+            .draw_series(DashedLineSeries::new(ratios.bound.iter().copied(), 6, 4, BLACK.stroke_width(2)))?
+            .label("bound")
+            .legend(|(x, y)| {
+                EmptyElement::at((x, y))
+                    + PathElement::new([(0, 0), (6, 0)], BLACK.stroke_width(2))
+                    + PathElement::new([(10, 0), (16, 0)], BLACK.stroke_width(2))
+            });
+    }
+    for (label, line, colour) in [("SLED", &ratios.sled, BLUE), ("llama-server", &ratios.peer, ORANGE)] {
+        if line.is_empty() {
+            continue;
+        }
+        let medians = || line.iter().map(|(x, spread)| (*x, spread.median));
+        chart
+            .draw_series(LineSeries::new(medians(), colour.stroke_width(2)))?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        chart.draw_series(medians().map(|point| Circle::new(point, 3, colour.filled())))?;
+        let bar = |(x, spread): &(f64, Spread)| {
+            PathElement::new([(*x, spread.least), (*x, spread.most)], colour.stroke_width(1))
+        };
+        chart.draw_series(line.iter().map(bar))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(WHITE)
+        .draw()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::bench::serve::work::{Generating, SameWork, Speed};
+
+    /// Two formats of what was made up, five repetitions each.
+    fn made_up() -> Vec<Format> {
+        let format = |target: &str, staircase: bool| {
+            let drafts = sled_sim::recording::Recording {
+                command: String::new(),
+                target: String::new(),
+                draft: String::new(),
+                outputs: Vec::new(),
+            };
+            let mut format = Format::new(target, Path::new("drafts.json"), &drafts);
+            format.survival = vec![0.79, 0.65, 0.54, 0.46, 0.4, 0.35];
+            let step = |rows: usize| if staircase { 16.0 * (rows as f64 / 16.0).ceil() } else { rows as f64 };
+            let passes = (1..=48).map(|rows| [rows as f64, 60.0 + 12.0 * step(rows)]).collect();
+            let devices = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
+            format.set_passes(&[passes], &devices);
+            for (i, devices) in devices.into_iter().enumerate() {
+                let bound = format.bound(devices).unwrap().over_central;
+                for round in 0..5 {
+                    let wobble = 0.03 * ((7 * i + 3 * round) % 5) as f64 - 0.06;
+                    let speed = |mode: Mode, ratio: f64| Speed {
+                        mode: mode.name().to_owned(),
+                        tokens_per_s: 20.0 * ratio,
+                        generating: Some(Generating { tokens_per_s: 25.0 * ratio, share: 0.7 }),
+                    };
+                    let modes = vec![
+                        speed(Mode::Central, 1.0),
+                        speed(Mode::Sled, 1.0 + 0.85 * (bound - 1.0) + wobble),
+                        speed(Mode::LlamaServer, 0.95 + wobble),
+                        speed(Mode::Control, 1.0 + wobble / 2.0),
+                    ];
+                    format.same_work.push(SameWork { devices, tokens: 0..100, modes });
+                }
+                let figures = sled_sim::figures::Figures::new(
+                    "sled",
+                    &vec![sled_sim::figures::Log::default(); devices],
+                    Default::default(),
+                    std::time::Duration::ZERO,
+                    std::time::Duration::from_secs(1),
+                );
+                format.points.push(super::super::results::Point { begin_s: None, figures });
+            }
+            format
+        };
+        vec![format("models/a-q4_0.gguf", true), format("models/a-f16.gguf", false)]
+    }
+
+    #[test]
+    fn the_picture_has_ratios_bound_and_noise_of_each_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::env::var_os("SLED_PICTURE").map_or(folder.path().join("a.svg"), Into::into);
+        draw(&path, &made_up()).unwrap();
+        let picture = std::fs::read_to_string(path).unwrap();
+        for text in ["a-q4_0", "a-f16"] {
+            assert_eq!(picture.matches(text).count(), 1, "{text}");
+        }
+        for text in ["SLED", "llama-server", "bound", "thin clients again (noise)"] {
+            assert_eq!(picture.matches(text).count(), 2, "{text}");
+        }
+    }
 }

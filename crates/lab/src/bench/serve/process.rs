@@ -77,6 +77,11 @@ impl ServerProcess {
         self.child.try_wait().is_ok_and(|status| status.is_none()).then(|| self.child.id()).flatten()
     }
 
+    /// Ends it, so that what is measured next has the machine for itself.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// CPU seconds that the process has used; 0 where the system does not tell.
     pub fn cpu_seconds(&self) -> f64 {
         self.child.id().map_or(0.0, |id| cpu_seconds(&id.to_string()))

@@ -14,9 +14,12 @@ use sled_sim::figures::Figures;
 use sled_sim::scenario::{self, DeviceClass, Estimate, Fallback, LinkClass, Load, Scenario, ServerClass, Summary};
 
 use super::serve::CONTEXT;
+use super::serve::results::{self as serve, Format};
 use crate::args::{Bench, Lab, LoadArgs, Mode, ValidateArgs};
 use crate::output::{command, write_json};
+use crate::spread::Spread;
 use crate::virtual_time::{threads, with_bar};
+use sled_launch::Usage;
 use sled_launch::serve::ROWS;
 
 /// A device of the benchmark gives its server so many seconds to answer.
@@ -26,17 +29,21 @@ const TIMEOUT_S: f64 = 120.0;
 const COMPARED: [(&str, &str); 3] =
     [("WSTGR", "output_throughput"), ("TPOT p50", "median_tpot_ms"), ("TPOT p99", "p99_tpot_ms")];
 
-/// What `sled bench serve` wrote, as far as it is needed.
-#[derive(serde::Deserialize)]
-struct Measured {
-    command: String,
-    points: Vec<Figures>,
+/// A fleet that was measured: medians of its windows.
+struct Fleet<'a> {
+    measured_in: &'a Path,
+    load: &'a LoadArgs,
+    format: &'a Format,
+    profile: &'a str,
+    mode: Mode,
+    devices: usize,
 }
 
 #[derive(serde::Serialize)]
 struct Results {
     command: String,
-    profile: String,
+    /// The profiles of the formats that were measured.
+    profile: Vec<String>,
     seeds: u32,
     /// The mean of the errors without their signs, by what is compared.
     mean_errors: Vec<(&'static str, f64)>,
@@ -47,6 +54,7 @@ struct Results {
 #[derive(serde::Serialize)]
 struct Point {
     measured_in: PathBuf,
+    target: String,
     mode: String,
     batching: String,
     devices: usize,
@@ -67,20 +75,19 @@ struct Compared {
 
 /// Simulates what was measured, prints both, and writes the results.
 pub fn run(args: &ValidateArgs) -> anyhow::Result<()> {
-    let mut points = Vec::new();
-    for path in &args.measured {
-        let measured = read(path)?;
-        let load = load_of(path, &measured.command)?;
-        for figures in measured.points.into_iter().filter(|figures| figures.mode != Mode::LlamaServer.name()) {
-            points.push((path.clone(), scenario(args, &load, &figures), load.scheduling.batching.to_string(), figures));
-        }
+    let files: Vec<(serve::Results, LoadArgs)> =
+        args.measured.iter().map(|path| read(path)).collect::<anyhow::Result<_>>()?;
+    let mut fleets = Vec::new();
+    for (path, (measured, load)) in args.measured.iter().zip(&files) {
+        fleets.extend(fleets_of(path, measured, load, &args.profile)?);
     }
     let seeds: Vec<u64> = (0..u64::from(args.seeds)).collect();
-    let share = 1.0 / points.len().max(1) as f64;
+    let share = 1.0 / fleets.len().max(1) as f64;
     let points = with_bar("simulated", |progress| {
-        let simulated = points.into_iter().map(|(path, scenario, batching, figures)| {
+        let simulated = fleets.iter().map(|fleet| {
+            let scenario = fleet.scenario(args);
             let summary = scenario::run_seeds(&scenario, &seeds, threads(), &|done| progress(done * share))?;
-            Ok(point(path, batching, &figures, &summary))
+            Ok(fleet.point(&summary))
         });
         simulated.collect::<anyhow::Result<Vec<Point>>>()
     })?;
@@ -99,11 +106,33 @@ pub fn run(args: &ValidateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<Measured> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}; check the path", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is not what `sled bench serve` writes; measure again", path.display()))
+/// What was measured, and the flags that it was measured with.
+fn read(path: &Path) -> anyhow::Result<(serve::Results, LoadArgs)> {
+    let measured = serve::Results::load(path)?;
+    let load = load_of(path, &measured.command)?;
+    Ok((measured, load))
+}
+
+/// All fleets of a file, with the profile of each format.
+fn fleets_of<'a>(
+    measured_in: &'a Path,
+    measured: &'a serve::Results,
+    load: &'a LoadArgs,
+    profiles: &'a [String],
+) -> anyhow::Result<Vec<Fleet<'a>>> {
+    let formats = &measured.formats;
+    if profiles.len() != formats.len() {
+        let formats: Vec<&str> = formats.iter().map(|format| format.target.as_str()).collect();
+        let reason = format!("{} has {}; give --profile as many names", measured_in.display(), formats.join(", "));
+        return Err(Usage(reason).into());
+    }
+    let of_format = |(format, profile): (&'a Format, &'a String)| {
+        let fleet = move |mode, devices| Fleet { measured_in, load, format, profile, mode, devices };
+        let has = |fleet: &Fleet<'_>| fleet.measured(|figures| figures.output_throughput).is_some();
+        let of_mode = move |mode| format.devices().into_iter().map(move |devices| fleet(mode, devices));
+        [Mode::Central, Mode::Sled].into_iter().flat_map(of_mode).filter(has).collect::<Vec<_>>()
+    };
+    Ok(formats.iter().zip(profiles).flat_map(of_format).collect())
 }
 
 /// A command as it was typed.
@@ -123,70 +152,81 @@ fn load_of(path: &Path, command: &str) -> anyhow::Result<LoadArgs> {
     anyhow::bail!("{} was not made by `sled bench serve`, but by `{command}`", path.display())
 }
 
-/// The same fleet for the simulator.
-fn scenario(args: &ValidateArgs, load: &LoadArgs, figures: &Figures) -> Scenario {
-    let devices = figures.devices;
-    let sled = figures.mode == Mode::Sled.name();
-    Scenario {
-        name: format!("{} {devices}", figures.mode),
-        warmup_s: load.warmup,
-        window_s: load.window,
-        profiles: args.profiles.clone(),
-        server: ServerClass {
-            profile: Some(args.profile.clone()),
-            batching: load.scheduling.batching,
-            assist: load.scheduling.assist,
-            rate_goal: load.scheduling.rate_goal,
-            sequences: Some(devices.min(256)),
-            cells: Some(devices * CONTEXT),
-            rows: ROWS as usize,
-            ..ServerClass::default()
-        },
-        load: Load {
-            think_s: load.think,
-            poisson: load.poisson,
-            shared_tokens: args.shared_tokens,
-            repeats: true,
-            ..Load::default()
-        },
-        devices: vec![DeviceClass {
-            name: figures.mode.clone(),
-            count: devices,
-            policy: sled.then_some(load.policy),
-            ahead: Ahead::Blocks,
-            draft_ms: Some(1e3 / load.draft_rate),
-            recording: Some(load.drafts.clone()),
-            link: LinkClass { rtt_ms: load.rtt, ..LinkClass::default() },
-            fallback: Fallback::Wait,
-            timeout_s: TIMEOUT_S,
-            ..DeviceClass::default()
-        }],
-        ..Scenario::default()
-    }
-}
-
-fn point(measured_in: PathBuf, batching: String, figures: &Figures, summary: &Summary) -> Point {
-    let measured = |key: &str| {
-        let value = match key {
-            "output_throughput" => figures.output_throughput,
-            "median_tpot_ms" => figures.median_tpot_ms,
-            _ => figures.p99_tpot_ms,
-        };
+impl Fleet<'_> {
+    /// The median over repetitions, if there is a number.
+    fn measured(&self, of: impl Fn(&Figures) -> f64) -> Option<f64> {
         // Where no answer was complete, older files say 0.
-        Some(value).filter(|value| value.is_finite() && *value > 0.0)
-    };
-    let compared = COMPARED.map(|(what, key)| {
-        let (measured, simulated) = (measured(key), summary.get(&format!("figures.{key}")));
-        let error = measured.zip(simulated).map(|(measured, simulated)| simulated.mean / measured - 1.0);
-        Compared { what, measured, simulated, error }
-    });
-    Point {
-        measured_in,
-        mode: figures.mode.clone(),
-        batching,
-        devices: figures.devices,
-        answers: figures.completed,
-        compared: compared.into(),
+        self.format.figure(self.mode, self.devices, of).map(|spread| spread.median).filter(|value| *value > 0.0)
+    }
+
+    /// The same fleet for the simulator.
+    fn scenario(&self, args: &ValidateArgs) -> Scenario {
+        let (load, devices) = (self.load, self.devices);
+        let begins = self
+            .format
+            .points
+            .iter()
+            .filter(|point| point.figures.mode == self.mode.name() && point.figures.devices == devices);
+        let begin = Spread::of(begins.filter_map(|point| point.begin_s));
+        Scenario {
+            name: format!("{} {devices}", self.mode.name()),
+            warmup_s: begin.map_or(load.warmup, |begin| begin.median),
+            window_s: load.window,
+            profiles: args.profiles.clone(),
+            server: ServerClass {
+                profile: Some(self.profile.to_owned()),
+                batching: load.scheduling.batching,
+                assist: load.scheduling.assist,
+                rate_goal: load.scheduling.rate_goal,
+                sequences: Some(devices.min(256)),
+                cells: Some(devices * CONTEXT),
+                rows: ROWS as usize,
+                ..ServerClass::default()
+            },
+            load: Load {
+                think_s: load.think,
+                poisson: load.poisson,
+                shared_tokens: args.shared_tokens,
+                repeats: true,
+                ..Load::default()
+            },
+            devices: vec![DeviceClass {
+                name: self.mode.name().to_owned(),
+                count: devices,
+                policy: (self.mode == Mode::Sled).then_some(load.policy),
+                ahead: Ahead::Blocks,
+                draft_ms: Some(1e3 / load.draft_rate),
+                recording: Some(PathBuf::from(&self.format.recording)),
+                link: Link { rtt_ms: load.rtt, ..Link::default() },
+                fallback: Fallback::Wait,
+                timeout_s: TIMEOUT_S,
+                ..DeviceClass::default()
+            }],
+            ..Scenario::default()
+        }
+    }
+
+    /// What was measured of it, beside what the simulator says.
+    fn point(&self, summary: &Summary) -> Point {
+        let compared = COMPARED.map(|(what, key)| {
+            let measured = self.measured(|figures| match key {
+                "output_throughput" => figures.output_throughput,
+                "median_tpot_ms" => figures.median_tpot_ms,
+                _ => figures.p99_tpot_ms,
+            });
+            let simulated = summary.get(&format!("figures.{key}"));
+            let error = measured.zip(simulated).map(|(measured, simulated)| simulated.mean / measured - 1.0);
+            Compared { what, measured, simulated, error }
+        });
+        Point {
+            measured_in: self.measured_in.to_owned(),
+            target: self.format.target.clone(),
+            mode: self.mode.name().to_owned(),
+            batching: self.load.scheduling.batching.to_string(),
+            devices: self.devices,
+            answers: self.measured(|figures| figures.completed as f64).map_or(0, |answers| answers as usize),
+            compared: compared.into(),
+        }
     }
 }
 
