@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures a llama-server beside SLED: same model file, same prompts, same lengths, temperature 0, in one run.
 #
-#   scripts/peer.sh PATH/TO/llama-server [MODEL] [more flags of `sled bench serve`]
+#   scripts/peer.sh PATH/TO/llama-server [MODEL[,MODEL...]] [more flags of `sled bench serve`]
 set -eu
 if [ $# -lt 1 ]; then
     echo "usage: scripts/peer.sh PATH/TO/llama-server [MODEL] [more flags of sled bench serve]" >&2
@@ -14,4 +14,4 @@ if [ $# -gt 0 ]; then
     model=$1
     shift
 fi
-exec "${SLED:-sled}" bench serve --modes llama-server,central,sled --llama-server "$server" -m "$model" "$@"
+exec "${SLED:-sled}" bench serve --modes central,sled,llama-server,control --llama-server "$server" -m "$model" "$@"

@@ -17,6 +17,13 @@ pub fn short(x: f64) -> String {
     format!("{x:.digits$}")
 }
 
+/// A whole number of at least 0, its digits in groups of three.
+pub fn thousands(x: f64) -> String {
+    let digits = format!("{:.0}", x.abs());
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
 /// The mean and half its 95 % interval, if that is not 0 at this precision.
 pub fn estimate(estimate: Estimate) -> String {
     let mean = number(estimate.mean);
@@ -33,9 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_digits() {
+    fn digits_are_as_many_as_pages_have() {
         let written = [137.04, 5.065, 0.028_57, 0.000_458, 1234.5, 0.0].map(number);
         assert_eq!(written, ["137", "5.07", "0.0286", "0.000458", "1234", "0"]);
+        assert_eq!([1_677_826.0, 17_396.0, 5.0, 77_454.6].map(thousands), ["1,677,826", "17,396", "5", "77,455"]);
         let with = |mean, ci95| estimate(Estimate { mean, ci95 });
         assert_eq!(
             [with(5.065, Some(0.013)), with(5.065, Some(0.001)), with(48.0, None)],

@@ -5,7 +5,7 @@ use sled_core::policy::Policy;
 use sled_launch::args::{PairArgs, SchedulingArgs, not_negative, rate, share};
 use sled_launch::threads::Threads;
 
-use super::ValidateArgs;
+use super::{PageArgs, ValidateArgs};
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -31,6 +31,8 @@ pub enum Bench {
     Overhead(OverheadArgs),
     /// What `serve` measured, beside what the simulator says of the same fleet
     Validate(ValidateArgs),
+    /// Write docs/serving.md, and what the README says of it, from the results
+    Page(PageArgs),
     /// What honest clients notice while strangers attack a real server process in each way that sockets offer
     Attack(AttackArgs),
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod beyond;
+mod page;
 mod paper;
 mod plan;
 mod profile;
@@ -14,6 +15,7 @@ pub use bench::{
 };
 pub use beyond::BeyondArgs;
 use clap::Subcommand;
+pub use page::PageArgs;
 pub use paper::PaperArgs;
 pub use plan::PlanArgs;
 pub use profile::ProfileArgs;

@@ -4,6 +4,7 @@ mod attack;
 mod emulate;
 mod meter;
 mod overhead;
+mod page;
 mod pair;
 mod policy;
 mod predict;
@@ -30,6 +31,7 @@ pub async fn bench(args: BenchArgs) -> anyhow::Result<()> {
         Bench::Overhead(args) => overhead::run(args).await,
         Bench::Capacity(args) => serve::capacity(args).await,
         Bench::Validate(args) => validate::run(&args),
+        Bench::Page(args) => page::run(&args),
         Bench::Attack(args) => attack::run(args).await,
     }
 }

@@ -28,7 +28,7 @@ use crate::args::BeyondArgs;
 use crate::output::{write_json, write_text};
 use capacity::Capacities;
 use map::Map;
-use series::Series;
+pub use series::Series;
 use sled_launch::Usage;
 
 /// The file name of the map, and of the capacities.

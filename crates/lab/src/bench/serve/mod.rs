@@ -15,6 +15,8 @@ mod capacity;
 mod estimate;
 mod fleet;
 mod load;
+#[cfg(test)]
+pub mod made_up;
 mod openai;
 mod passes;
 pub mod plot;

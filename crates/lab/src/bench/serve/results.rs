@@ -10,7 +10,7 @@ use sled_sim::recording::Recording;
 
 use super::work::SameWork;
 use crate::args::Mode;
-use crate::spread::Spread;
+use crate::spread::{Spread, sorted};
 
 /// Drafts of a block that a bound looks at.
 const LONGEST: usize = 16;
@@ -124,14 +124,14 @@ impl Format {
         Spread::of(self.work(devices).filter_map(|work| Some(work.speed(mode.name())?.tokens_per_s)))
     }
 
-    /// The same while no prompt is read.
-    pub fn generating(&self, mode: Mode, devices: usize) -> Option<Spread> {
-        Spread::of(self.work(devices).filter_map(|work| Some(work.speed(mode.name())?.generating?.tokens_per_s)))
-    }
-
     /// The speed of `mode` over that of `other`, over the same work.
     pub fn ratio(&self, mode: Mode, other: Mode, devices: usize) -> Option<Spread> {
-        Spread::of(self.work(devices).filter_map(|work| work.ratio(mode.name(), other.name())))
+        Spread::of(self.ratios(mode, other, devices).into_iter())
+    }
+
+    /// The same of each repetition, in rising order.
+    pub fn ratios(&self, mode: Mode, other: Mode, devices: usize) -> Vec<f64> {
+        sorted(self.work(devices).filter_map(|work| work.ratio(mode.name(), other.name())).collect())
     }
 
     /// The same while no prompt is read.
