@@ -17,7 +17,7 @@ impl Spread {
         // The middle one, or the middle of the two that are in the middle.
         let upper = quantile(&values, 0.5);
         let lower = values.get((values.len() / 2).saturating_sub(1)).copied().unwrap_or_default();
-        let median = if values.len() % 2 == 0 { f64::midpoint(lower, upper) } else { upper };
+        let median = if values.len().is_multiple_of(2) { f64::midpoint(lower, upper) } else { upper };
         Self { median, least: quantile(&values, 0.0), most: quantile(&values, 1.0) }
     }
 

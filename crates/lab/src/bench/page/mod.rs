@@ -9,8 +9,6 @@
 mod findings;
 mod rows;
 
-use std::path::Path;
-
 use anyhow::Context;
 
 use super::serve::plot;
@@ -59,7 +57,7 @@ fn in_readme(text: &str, findings: &Findings) -> anyhow::Result<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 fn root() -> std::path::PathBuf {
-    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..")
+    std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..")
 }
 
 #[cfg(test)]

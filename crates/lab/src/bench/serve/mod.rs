@@ -69,8 +69,10 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
 /// Nothing is measured yet.
 fn results(args: &ServeBenchArgs, bench: &Bench<'_>) -> anyhow::Result<Results> {
     let threads = device::threads(args.load.threads);
-    let formats =
-        bench.formats.iter().map(|(load, path, _)| Ok(Format::new(load.model, path, &Recording::load(path)?)));
+    let format = |file: &ModelFile<'_>| {
+        let drafts = Recording::load(&file.recording)?;
+        anyhow::Ok(Format::new(file.load.model, &file.recording, &drafts))
+    };
     Ok(Results {
         command: command(),
         machine: format!("{}, {threads} threads", measure::cpu_name()),
@@ -80,7 +82,7 @@ fn results(args: &ServeBenchArgs, bench: &Bench<'_>) -> anyhow::Result<Results> 
         window_s: args.load.window,
         seed: args.load.seed,
         peer: args.load.llama_server.as_deref().map(process::llama_server_version),
-        formats: formats.collect::<anyhow::Result<_>>()?,
+        formats: bench.files.iter().map(format).collect::<anyhow::Result<_>>()?,
     })
 }
 
@@ -93,11 +95,18 @@ fn write(out: &Path, results: &Results) -> anyhow::Result<()> {
 /// A run: what is measured in each round, and what is known of how long that takes.
 struct Bench<'a> {
     args: &'a ServeBenchArgs,
-    /// What is put on the servers of each model file, its recording, and what passes of it took in each round.
-    formats: Vec<(Load<'a>, PathBuf, Vec<Vec<[f64; 2]>>)>,
+    files: Vec<ModelFile<'a>>,
     plan: Plan,
     known: Vec<Known>,
     progress: Progress,
+}
+
+/// A model file that is measured.
+struct ModelFile<'a> {
+    load: Load<'a>,
+    recording: PathBuf,
+    /// What passes of it took in each round, `[rows, milliseconds]`.
+    passes: Vec<Vec<[f64; 2]>>,
 }
 
 impl<'a> Bench<'a> {
@@ -109,21 +118,21 @@ impl<'a> Bench<'a> {
         let recordings = recordings(&args.model, &args.drafts)?;
         let windows = plan.windows(args.model.len());
         eprintln!("{windows} windows: {} and what servers take to start", words(plan.least(args.model.len())));
-        let (mut formats, mut known) = (Vec::new(), Vec::new());
-        for (model, path) in args.model.iter().zip(recordings) {
+        let (mut files, mut known) = (Vec::new(), Vec::new());
+        for (model, recording) in args.model.iter().zip(recordings) {
             let began = Instant::now();
-            let load = Load::new(&args.load, model, Recording::load(&path)?).await?;
+            let load = Load::new(&args.load, model, Recording::load(&recording)?).await?;
             let prompts = |&devices: &usize| load.first_outputs(devices).map(|output| output.prompt_len).sum();
             let prompts = plan.devices.iter().map(prompts).collect();
             // Until passes are measured, prompts are read in no time.
             known.push(Known { passes: Default::default(), start: began.elapsed(), reading: f64::INFINITY, prompts });
-            formats.push((load, path, Vec::new()));
+            files.push(ModelFile { load, recording, passes: Vec::new() });
         }
-        Ok(Self { args, formats, plan, known, progress: Progress::new(windows) })
+        Ok(Self { args, files, plan, known, progress: Progress::new(windows) })
     }
 
     fn windows(&self) -> usize {
-        self.plan.windows(self.formats.len())
+        self.plan.windows(self.files.len())
     }
 
     /// Whether there is a ratio that a bound can be put beside.
@@ -135,8 +144,8 @@ impl<'a> Bench<'a> {
     /// Measures passes of all model files.
     async fn passes(&mut self, results: &mut Results) -> anyhow::Result<()> {
         let rows = passes::rows(&self.args.rows, &self.plan.devices);
-        let all = self.formats.iter_mut().zip(&mut results.formats).zip(&mut self.known);
-        for (((load, _, rounds), format), known) in all {
+        let all = self.files.iter_mut().zip(&mut results.formats).zip(&mut self.known);
+        for ((ModelFile { load, passes: rounds, .. }, format), known) in all {
             let began = Instant::now();
             let (model, rows, threads) = (load.model.to_owned(), rows.clone(), self.args.load.threads);
             let passes = tokio::task::spawn_blocking(move || passes::measure(&model, &rows, threads)).await??;
@@ -155,7 +164,7 @@ impl<'a> Bench<'a> {
     /// and go.
     async fn cells(&mut self, at: usize, round: u32, results: &mut Results) -> anyhow::Result<()> {
         let devices = self.plan.devices[at];
-        for ((load, ..), format) in self.formats.iter().zip(&mut results.formats) {
+        for (ModelFile { load, .. }, format) in self.files.iter().zip(&mut results.formats) {
             let mut runs = Vec::new();
             for mode in order(&self.args.load.modes, round) {
                 let run = load.measure(mode, devices, self.args.leave).await?;
