@@ -214,6 +214,7 @@ fn server(rng: &mut Rng, kind: Kind, model: &SyntheticConfig, devices: usize) ->
             batching,
             assist,
             rate_goal,
+            tuning: sled_core::server::Tuning::default(),
         },
         shared: Vec::new(),
         model: Box::new(move || Box::new(SyntheticModel::new(model.clone()))),

@@ -128,7 +128,7 @@ impl Server {
 
     /// Tells that a pass of `rows` rows takes `time`, before there was any for a session.
     pub fn calibrate(&mut self, rows: usize, time: Duration) {
-        self.costs.observe(rows, rows, time);
+        self.costs.observe(rows, 0, time);
     }
 
     /// Makes `text` a public prefix: as far as texts begin with it, sessions of all owners share it.

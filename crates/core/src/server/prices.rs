@@ -8,7 +8,7 @@ use super::costs::Costs;
 use super::rate::Goal;
 use super::session::Session;
 use super::tuning::PassTuning;
-use crate::policy::Policy;
+use crate::message::MAX_BLOCK;
 
 /// What holds for all sessions at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,8 +42,7 @@ impl Prices {
             base += 1;
             let Some(hope) = session.record.forecast().hope() else { continue };
             let worth = self.worth(now, session);
-            let survivals =
-                std::iter::successors(Some(hope), |survival| Some(survival * hope)).take(Policy::MAX_LENGTH);
+            let survivals = std::iter::successors(Some(hope), |survival| Some(survival * hope)).take(MAX_BLOCK);
             values.extend(
                 survivals.take_while(|&survival| survival > tuning.least_hope).map(|survival| worth * survival),
             );

@@ -27,8 +27,8 @@ pub use report::{ClassReport, Energy, Report, ServerReport};
 pub use seeds::{Estimate, Summary, parallel, run_seeds};
 use serde::{Deserialize, Serialize};
 use sled_core::device::{Ahead, Tuning};
-use sled_core::server;
 use sled_core::policy::Policy;
+use sled_core::server;
 use sled_core::server::{Assist, Batching};
 pub use words::Range;
 

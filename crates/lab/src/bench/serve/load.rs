@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sled_device::Link;
+use sled_device::RemoteServer;
 use sled_launch::device;
+use sled_launch::threads::Work;
 use sled_model::chat::Message;
 use sled_sim::figures::{Figures, ServerSide};
 use sled_sim::load::Arrivals;
@@ -55,7 +56,7 @@ impl<'a> Load<'a> {
         );
         let server =
             ServerProcess::sled(&["-m".to_owned(), model.to_owned(), "-c".to_owned(), "256".to_owned()]).await?;
-        let vocab = device::vocabularies()?.obtain(&Link::connect(&server.url).await?).await?;
+        let vocab = device::vocabularies()?.obtain(&RemoteServer::connect(&server.url).await?).await?;
         let mut tasks = Vec::new();
         for (prompt, output) in prompts.into_iter().zip(recording.outputs) {
             let message = Message { role: "user".to_owned(), content: prompt.text.clone() };
@@ -84,7 +85,7 @@ impl<'a> Load<'a> {
             let program = args.llama_server.as_deref();
             let program = program.context("the mode llama-server needs a program; name it with --llama-server PATH")?;
             let model = sled_launch::models::locate(self.model)?.display().to_string();
-            let threads = device::threads(args.threads).to_string();
+            let threads = args.threads.count(Work::Serving).threads.to_string();
             let arguments = ["-m", &model, "-np", &parallel, "-c", &context, "-t", &threads, "--no-webui"];
             return ServerProcess::llama_server(program, &arguments.map(str::to_owned)).await;
         }
@@ -98,9 +99,7 @@ impl<'a> Load<'a> {
         if let Some(goal) = self.rate_goal {
             all.extend(["--rate-goal".to_owned(), goal.to_string()]);
         }
-        if let Some(threads) = args.threads {
-            all.extend(["-t".to_owned(), threads.to_string()]);
-        }
+        all.extend(["-t".to_owned(), args.threads.to_string()]);
         ServerProcess::sled(&all).await
     }
 
@@ -186,7 +185,9 @@ impl Snapshot {
     async fn take(server: &ServerProcess, mode: Mode) -> anyhow::Result<Self> {
         let totals = match mode {
             Mode::LlamaServer => sled_wire::Totals::default(),
-            Mode::Sled | Mode::Central | Mode::Control => Link::connect(&server.url).await?.sessions().await?.totals,
+            Mode::Sled | Mode::Central | Mode::Control => {
+                RemoteServer::connect(&server.url).await?.sessions().await?.totals
+            }
         };
         Ok(Self { cpu_seconds: server.cpu_seconds(), totals })
     }

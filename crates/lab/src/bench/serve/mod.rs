@@ -36,7 +36,8 @@ pub use capacity::{ABOVE, run as capacity};
 use estimate::{Known, Plan, Progress, words};
 use load::{Load, Run};
 use results::{Format, Point, Results};
-use sled_launch::{Usage, device, measure};
+use sled_launch::threads::Work;
+use sled_launch::{Usage, measure};
 use work::SameWork;
 
 use crate::args::{LoadArgs, Mode, ServeBenchArgs};
@@ -68,7 +69,7 @@ pub async fn run(args: ServeBenchArgs) -> anyhow::Result<()> {
 
 /// Nothing is measured yet.
 fn results(args: &ServeBenchArgs, bench: &Bench<'_>) -> anyhow::Result<Results> {
-    let threads = device::threads(args.load.threads);
+    let threads = args.load.threads.count(Work::Serving).threads;
     let format = |file: &ModelFile<'_>| {
         let drafts = Recording::load(&file.recording)?;
         anyhow::Ok(Format::new(file.load.model, &file.recording, &drafts))

@@ -1,6 +1,10 @@
 //! What passes of the target take, measured in this process between the windows.
 
-use sled_launch::{device, measure, models, serve};
+use std::time::Duration;
+
+use sled_launch::measure::{self, Effort};
+use sled_launch::threads::{Threads, Work};
+use sled_launch::{device, models, serve};
 use sled_llama::{CacheType, EngineOptions, LlamaEngine, LlamaModel};
 
 /// Tokens that each sequence has in the cache: about the half of a prompt of the set, as reading them takes most of the time.
@@ -18,7 +22,7 @@ pub fn rows(asked: &[u32], devices: &[usize]) -> Vec<usize> {
 }
 
 /// `[rows, milliseconds]` for each of `rows`, medians.
-pub fn measure(model: &str, rows: &[usize], threads: Option<u32>) -> anyhow::Result<Vec<[f64; 2]>> {
+pub fn measure(model: &str, rows: &[usize], threads: Threads) -> anyhow::Result<Vec<[f64; 2]>> {
     let model = LlamaModel::load(&models::locate(model)?, &device::load_options(None))?;
     let sequences = rows.iter().copied().max().unwrap_or(1);
     let context = u32::try_from((sequences * (TOKENS + 1)).next_multiple_of(256))?;
@@ -26,10 +30,11 @@ pub fn measure(model: &str, rows: &[usize], threads: Option<u32>) -> anyhow::Res
         context,
         sequences: u32::try_from(sequences)?,
         rows: serve::ROWS.min(context),
-        threads: device::threads(threads),
+        threads: threads.count(Work::Serving).threads,
         cache: CacheType::F16,
     };
-    measure::times(&mut LlamaEngine::new(&model, &options)?, rows, TOKENS, REPEAT, || {})
+    let effort = Effort { context: TOKENS, repeat: REPEAT, budget: Duration::MAX };
+    measure::times(&mut LlamaEngine::new(&model, &options)?, rows, &effort, || {})
 }
 
 #[cfg(test)]

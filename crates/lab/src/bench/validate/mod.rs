@@ -197,7 +197,7 @@ impl Fleet<'_> {
                 ahead: Ahead::Blocks,
                 draft_ms: Some(1e3 / load.draft_rate),
                 recording: Some(PathBuf::from(&self.format.recording)),
-                link: Link { rtt_ms: load.rtt, ..Link::default() },
+                link: LinkClass { rtt_ms: load.rtt, ..LinkClass::default() },
                 fallback: Fallback::Wait,
                 timeout_s: TIMEOUT_S,
                 ..DeviceClass::default()
