@@ -9,7 +9,7 @@ use anyhow::Context;
 use sled_llama::{EngineOptions, LlamaEngine, LlamaModel, vocabulary_file};
 use sled_model::Model;
 use sled_model::grammar::Compiler;
-use sled_server::{Front, Http, Identity, Server, Settings};
+use sled_server::{Front, Http, Identity, Pass, Server, Settings};
 
 use crate::args::{ListenArgs, ServeArgs};
 use crate::passes::{self, Key, Known, Store};
@@ -71,8 +71,22 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         "{}: {} tokens of cache for {} sessions at once, {threads}; {known}",
         identity.model, limits.cells, limits.sequences
     );
-    let settings = Settings {
-        passes: known.passes,
+    // As chats are read: names of control tokens stand for these.
+    let shared: Result<_, _> = shared.iter().map(|text| vocab.tokenize(text, false, true)).collect();
+    let mut server =
+        Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings(args, known.passes)?, identity)
+            .await?;
+    server = server.with_grammars(Arc::new(Compiler::new(&vocab))).with_shared_prefixes(shared?);
+    if let Some(http) = http {
+        server.serve_http(http, Front { vocab, threads: options.threads })?;
+    }
+    Ok(server)
+}
+
+/// How the server uses its engine, whose passes take what `passes` says.
+fn settings(args: &ServeArgs, passes: Vec<Pass>) -> anyhow::Result<Settings> {
+    Ok(Settings {
+        passes,
         batching: args.scheduling.batching,
         assist: args.scheduling.assist,
         rate_goal: args.scheduling.rate_goal,
@@ -84,15 +98,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
         share_prefixes: args.share_prefixes,
         limits: args.listen.limits(),
         grace: args.listen.grace,
-    };
-    // As chats are read: names of control tokens stand for these.
-    let shared: Result<_, _> = shared.iter().map(|text| vocab.tokenize(text, false, true)).collect();
-    let mut server = Server::bind(SocketAddr::new(args.host, args.port), Box::new(engine), settings, identity).await?;
-    server = server.with_grammars(Arc::new(Compiler::new(&vocab))).with_shared_prefixes(shared?);
-    if let Some(http) = http {
-        server.serve_http(http, Front { vocab, threads: options.threads })?;
-    }
-    Ok(server)
+    })
 }
 
 /// Finds out what passes of `engine` take.
