@@ -51,6 +51,7 @@ use std::time::Duration;
 pub use admission::Busy;
 use batch::{Batcher, Market};
 pub use cache::{Found, Owner, PrefixCache};
+pub use cost::CALIBRATION;
 use costs::Costs;
 pub use report::{Activity, Answer, Demand, SessionStatus, Totals};
 use schedule::{Batch, Launch, Scheduler, View};
@@ -126,7 +127,7 @@ impl Server {
         }
     }
 
-    /// Tells that a pass of `rows` rows takes `time`, before there was any for a session.
+    /// Tells that a pass of `rows` rows takes `time`, before there was any for a session; see [`CALIBRATION`].
     pub fn calibrate(&mut self, rows: usize, time: Duration) {
         self.costs.observe(rows, 0, time);
     }

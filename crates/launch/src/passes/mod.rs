@@ -19,7 +19,7 @@ use crate::measure::{self, Effort};
 use crate::progress::bar;
 
 /// How long passes are measured, and for a quarter of it more where something disturbs them.
-const BUDGET: Duration = Duration::from_secs(4);
+const BUDGET: Duration = Duration::from_secs(8);
 
 /// What passes take, and how that is known.
 pub struct Known {

@@ -3,13 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sled_core::server::CALIBRATION;
 use sled_server::Pass;
-
-/// Rows of the passes that are measured, those first that matter most: few rows, as of few devices; then full tiles, which take 8,
-/// 16, 32 or 64 rows; then what is around and between them. Of more rows most read prompts: nobody wants their logits, for which
-/// the engine would keep memory, 600 KiB a row where a vocabulary has 150,000 tokens.
-const ROWS: [usize; 26] =
-    [1, 2, 3, 4, 6, 8, 16, 32, 12, 10, 14, 15, 17, 20, 24, 28, 5, 7, 9, 33, 40, 48, 63, 64, 65, 128];
 
 /// So many of them are measured once more, before all others.
 const FIRST: usize = 6;
@@ -38,7 +33,7 @@ impl<F: FnMut(usize) -> anyhow::Result<Duration>> Measure for F {}
 
 /// The rows of the passes to measure, of an engine that takes up to `limit` of them.
 pub(super) fn rows(limit: usize) -> Vec<usize> {
-    ROWS.into_iter().filter(|&rows| rows <= limit).collect()
+    CALIBRATION.into_iter().filter(|&rows| rows <= limit).collect()
 }
 
 /// How many passes there are at most, where so many numbers of rows are measured.
@@ -168,11 +163,11 @@ mod tests {
     fn no_more_rows_are_measured_than_a_pass_may_have() {
         assert_eq!(rows(4), [1, 2, 3, 4]);
         assert_eq!(rows(63).into_iter().max(), Some(63));
-        assert_eq!(rows(10_000).len(), ROWS.len());
-        let mut once = ROWS.to_vec();
+        assert_eq!(rows(10_000).len(), CALIBRATION.len());
+        let mut once = CALIBRATION.to_vec();
         once.sort_unstable();
         once.dedup();
-        assert_eq!(once.len(), ROWS.len());
+        assert_eq!(once.len(), CALIBRATION.len());
     }
 
     #[test]

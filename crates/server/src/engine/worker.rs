@@ -20,8 +20,8 @@ const LISTENING: Duration = Duration::from_millis(5);
 /// How often idle sessions are looked for, at least.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Before it serves, an engine of which nothing is known is measured with passes of so many rows.
-const CALIBRATION: [usize; 6] = [1, 1, 2, 4, 8, 16];
+/// An engine of which nothing is known is measured with a few passes, of so many rows.
+const FEW: [usize; 6] = [1, 1, 2, 4, 8, 16];
 
 /// What the thread works with.
 pub(super) struct Worker {
@@ -138,14 +138,13 @@ impl Worker {
         if passes.is_empty() {
             self.measure();
         }
-        // What it is told last counts most: passes of few rows are those to expect.
-        passes.iter().rev().for_each(|pass| self.core.calibrate(pass.rows, pass.time));
+        passes.iter().for_each(|pass| self.core.calibrate(pass.rows, pass.time));
     }
 
     /// Measures what a few passes cost. One that fails is not counted; the first real one will tell why.
     fn measure(&mut self) {
         let most = self.model.limits().rows;
-        for (i, rows) in CALIBRATION.into_iter().filter(|&rows| rows <= most).enumerate() {
+        for (i, rows) in FEW.into_iter().filter(|&rows| rows <= most).enumerate() {
             let row = |position| Row { sequence: 0, position, token: 0, wants_logits: true };
             let rows: Vec<Row> = (0..rows).map(row).collect();
             let began = Instant::now();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sled_core::Token;
 use sled_core::device::{DeviceConfig, Emitted, FinishReason, Notice, Stats, Terms};
 use sled_core::message::MAX_BLOCK;
-use sled_core::server::{Server, ServerConfig};
+use sled_core::server::{CALIBRATION, Server, ServerConfig};
 use sled_model::Model;
 use sled_model::drafter::Drafter;
 
@@ -23,9 +23,6 @@ pub struct ServerSetup {
     /// What prompts begin with that devices share: a public prefix, which is empty if there is none.
     pub shared: Vec<Token>,
 }
-
-/// Before it serves, the engine is measured with passes of so many rows, as the real server does.
-const CALIBRATION: [usize; 22] = [1, 2, 3, 4, 6, 8, 10, 12, 14, 15, 16, 17, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512];
 
 impl ServerSetup {
     /// A server that has just started.
