@@ -35,6 +35,20 @@ impl CostTable {
         (y0 + (y1 - y0) * (rows - x0) / (x1 - x0)).max(0.0)
     }
 
+    /// Seconds of passes of no row up to `most`, in order. The same as asking for each of them, in time that is linear.
+    #[must_use]
+    pub fn tabulate(&self, most: usize) -> Vec<f64> {
+        let mut seconds = Vec::with_capacity(most + 1);
+        for (i, pair) in self.points.windows(2).enumerate() {
+            let is_last = i + 2 == self.points.len();
+            let end = if is_last { most } else { (pair[1].0.max(0.0) as usize).min(most) };
+            let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+            let slope = (y1 - y0) / (x1 - x0);
+            seconds.extend((seconds.len()..=end).map(|rows| (y0 + slope * (rows as f64 - x0)).max(0.0)));
+        }
+        seconds
+    }
+
     /// How long a pass of `rows` rows takes.
     #[must_use]
     pub fn time(&self, rows: usize) -> Duration {
@@ -56,6 +70,19 @@ mod tests {
         );
         assert_eq!(CostTable::new(vec![(2.0, 0.1), (2.0, 0.2)]), None);
         assert_eq!(CostTable::new(vec![(2.0, 0.1)]), None);
+    }
+
+    #[test]
+    fn all_times_at_once_are_those_of_each() {
+        let points = vec![(0.0, 0.1), (1.0, 0.12), (7.4, 0.3), (7.9, 0.2), (16.0, 0.25)];
+        let Some(table) = CostTable::new(points) else { panic!("rows rise") };
+        for most in [0, 3, 7, 8, 40] {
+            let all = table.tabulate(most);
+            assert_eq!(all.len(), most + 1);
+            for (rows, seconds) in all.into_iter().enumerate() {
+                assert!((seconds - table.seconds(rows as f64)).abs() < 1e-12, "{rows} of {most}");
+            }
+        }
     }
 
     #[test]

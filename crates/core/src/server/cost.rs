@@ -155,7 +155,7 @@ impl StepCost {
         points.extend(known.iter().map(|bin| (bin.rows, bin.seconds)));
         points.push((last.rows + 1.0, last.seconds + slope));
         let Some(table) = CostTable::new(points) else { return };
-        self.seconds = (0..=self.most).map(|rows| table.seconds(rows as f64)).collect();
+        self.seconds = table.tabulate(self.most);
         self.full = full(&self.seconds, self.tuning.least_gain);
     }
 }
