@@ -57,6 +57,7 @@ impl CostTable {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -75,7 +76,7 @@ mod tests {
     #[test]
     fn all_times_at_once_are_those_of_each() {
         let points = vec![(0.0, 0.1), (1.0, 0.12), (7.4, 0.3), (7.9, 0.2), (16.0, 0.25)];
-        let Some(table) = CostTable::new(points) else { panic!("rows rise") };
+        let table = CostTable::new(points).unwrap();
         for most in [0, 3, 7, 8, 40] {
             let all = table.tabulate(most);
             assert_eq!(all.len(), most + 1);

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::Demand;
 use super::choice;
 use super::costs::Costs;
 use super::rate::Goal;
 use super::session::Session;
-use super::tuning::PassTuning;
+use super::{Demand, ServerConfig};
 use crate::message::MAX_BLOCK;
 
 /// What holds for all sessions at one moment.
@@ -21,22 +20,24 @@ pub(super) struct Prices {
 }
 
 impl Prices {
-    /// Those of sessions that each are to have `goal`, while there is this `demand`. Rows cost nothing yet.
-    pub(super) fn new(tuning: &PassTuning, costs: &Costs, goal: Goal, demand: Demand) -> Self {
+    /// The same for sessions that each are to have `goal`, while there is this `demand`; what a row costs stays as it was.
+    pub(super) fn at(self, goal: Goal, demand: Demand, config: &ServerConfig, costs: &Costs) -> Self {
         let Demand { reading, waiting, drafting } = demand;
         let is_beside_prompts = reading > 0 && waiting + drafting > 0;
+        let tuning = &config.tuning.passes;
         let margin = if is_beside_prompts { tuning.margin_beside_prompts } else { tuning.margin };
-        Self { goal, second: margin * costs.rate(), row: 0.0 }
+        Self { goal, second: margin * costs.rate(), ..self }
     }
 
     /// Prices rows at what they cost if all of `sessions` have one and whoever drafts offers as many drafts as may be right.
     pub(super) fn with_rows<'a>(
         self,
         now: Duration,
-        tuning: &PassTuning,
+        config: &ServerConfig,
         costs: &Costs,
         sessions: impl Iterator<Item = &'a Session>,
     ) -> Self {
+        let tuning = &config.tuning.passes;
         let (mut values, mut base) = (Vec::new(), 0);
         for session in sessions {
             base += 1;
@@ -47,6 +48,11 @@ impl Prices {
                 survivals.take_while(|&survival| survival > tuning.least_hope).map(|survival| worth * survival),
             );
         }
+        let room = config.rows.saturating_sub(base);
+        if values.len() > room && room > 0 {
+            values.select_nth_unstable_by(room - 1, |a: &f64, b| b.total_cmp(a));
+        }
+        values.truncate(room);
         values.sort_unstable_by(|a, b| b.total_cmp(a));
         let taken = costs.usual_rows().saturating_sub(base);
         Self { row: tuning.told * choice::price(&values, taken, base, self.second, costs), ..self }

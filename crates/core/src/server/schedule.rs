@@ -92,13 +92,19 @@ impl Scheduler {
         queue.keep_earliest(view);
         if with_texts {
             self.demand = demand;
-            self.prices = queue.prices(now, demand, view);
+            let goal = view.goal(demand.waiting + demand.drafting);
+            self.prices = self.prices.at(goal, demand, view.config, view.costs);
         }
         let decision = Decision { now, view, prices: self.prices };
-        match view.config.batching {
+        let launch = match view.config.batching {
             Batching::Static { batch_size, max_wait } => decision.fixed(queue, batch_size, max_wait),
             Batching::Continuous => decision.continuous(queue),
+        };
+        if let Launch::Now(batch) = &launch {
+            let decoding = batch.decoding.iter().filter_map(|&id| view.sessions.get(id));
+            self.prices = self.prices.with_rows(now, view.config, view.costs, decoding);
         }
+        launch
     }
 
     /// A pass for each of those whose fault it may be that a pass failed, by itself; who came first is first.
@@ -106,6 +112,9 @@ impl Scheduler {
         let suspects = view.sessions.iter().filter(|(_, session)| session.suspicion.is_raised());
         let mut suspects: Vec<_> =
             suspects.map(|(id, session)| (session.place.senior(), id, session.wants())).collect();
+        if suspects.is_empty() {
+            return Vec::new();
+        }
         suspects.sort_unstable_by_key(|&(senior, id, _)| (senior, id));
         let prefill = view.rows_in(view.config.tuning.passes.prefill_delay, 0);
         let batch = |(_, id, wants)| match wants {
@@ -305,14 +314,6 @@ impl Queue {
             }
         }
         queue
-    }
-
-    /// What tokens are worth and rows cost where they all decode.
-    fn prices(&self, now: Duration, demand: Demand, view: View<'_>) -> Prices {
-        let View { config, sessions, costs, .. } = view;
-        let prices = Prices::new(&config.tuning.passes, costs, view.goal(demand.waiting + demand.drafting), demand);
-        let decoding = self.asking.iter().chain(&self.drafting).filter_map(|&(_, id)| sessions.get(id));
-        prices.with_rows(now, &config.tuning.passes, costs, decoding)
     }
 
     /// Sorts who decodes, and drops whoever is not among the first of a kind: a pass has no rows for them.
