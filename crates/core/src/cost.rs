@@ -1,6 +1,6 @@
 //! What a forward pass takes, by its number of rows.
 //!
-//! That is no line but a staircase: kernels compute rows in tiles, so that sixteen rows may take less time than twelve. Server,
+//! That is a staircase, not a line: kernels compute rows in tiles, so that sixteen rows may take less time than twelve. Server,
 //! simulator and profiles use the same table of measured points.
 
 use std::time::Duration;

@@ -216,6 +216,9 @@ impl Filling<'_> {
     /// Which of `waiting` are read by a pass that has room for `room` rows, `rows` of them for that, and how many tokens of each
     /// before its last.
     fn readers(&self, waiting: &[SessionId], rows: usize, room: usize) -> Vec<(SessionId, usize)> {
+        if waiting.is_empty() {
+            return Vec::new();
+        }
         let Places { sessions, cache } = &self.places;
         let readers = waiting.iter().filter_map(|&id| Some(Reader::new(id, sessions.get(id)?))).collect();
         let cells = cache.cells().1.saturating_sub(sessions.seated_tokens());

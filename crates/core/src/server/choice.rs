@@ -53,7 +53,7 @@ mod tests {
     /// Passes of 1, 2, ... rows that take so many milliseconds.
     fn costs(steps: &[u64]) -> Costs {
         let mut costs = Costs::new(CostTuning::default(), steps.len());
-        for _ in 0..3 {
+        for _ in 0..30 {
             for (at, &ms) in steps.iter().enumerate() {
                 costs.observe(at + 1, at + 1, Duration::from_millis(ms));
             }

@@ -3,6 +3,9 @@
 //! Each number of rows has a bin of its own, beyond [`EXACT`] rows numbers that are near each other share one. A bin remembers what
 //! its passes took, the latest most; between bins that know something the table goes on by straight lines, and beyond them by the
 //! line of least squares. Where everything becomes slower at once, a pass tells of the others too: all bins follow it, a little.
+//!
+//! What was measured wrongly would be avoided for ever if it seemed dear: the longer a number of rows was not seen, the more is believed
+//! of it what those beside it say, so that it is tried again.
 
 use std::time::Duration;
 
@@ -59,7 +62,10 @@ impl Bin {
         if self.is_known() {
             let gain = (1.0 / (self.weight + 1.0)).max(tuning.cost_gain);
             self.rows += gain * (rows - self.rows);
-            self.seconds *= (gain * surprise(seconds, self.seconds, tuning)).exp();
+            // What hardly rests on anything is not defended.
+            let surprise =
+                if self.weight < 1.0 { (seconds / self.seconds).ln() } else { surprise(seconds, self.seconds, tuning) };
+            self.seconds *= (gain * surprise).exp();
         } else {
             (self.rows, self.seconds) = (rows, seconds);
         }
@@ -93,7 +99,8 @@ impl StepCost {
             self.bins.resize(at + 1, Bin::default());
         }
         if let Some(own) = self.bins.get(at).filter(|bin| bin.is_known()) {
-            let drift = (self.tuning.drift * surprise(seconds, own.seconds, &self.tuning)).exp();
+            let drift = self.tuning.drift * own.weight.min(1.0);
+            let drift = (drift * surprise(seconds, own.seconds, &self.tuning)).exp();
             self.bins.iter_mut().for_each(|bin| bin.seconds *= drift);
         }
         self.bins.iter_mut().for_each(|bin| bin.weight *= self.tuning.weight_kept);
@@ -152,12 +159,24 @@ impl StepCost {
         let slope = slope(&known, &self.tuning);
         let before = slope.min(first.seconds / first.rows);
         let mut points = vec![(0.0, first.seconds - before * first.rows)];
-        points.extend(known.iter().map(|bin| (bin.rows, bin.seconds)));
+        points.extend((0..known.len()).map(|at| believed(&known, at, self.tuning.beside)));
         points.push((last.rows + 1.0, last.seconds + slope));
         let Some(table) = CostTable::new(points) else { return };
         self.seconds = table.tabulate(self.most);
         self.full = full(&self.seconds, self.tuning.least_gain);
     }
+}
+
+/// The rows of the bin `at` of those that know something, and the seconds that are believed of it, where the bins beside it count for
+/// `beside` passes.
+fn believed(known: &[Bin], at: usize, beside: f64) -> (f64, f64) {
+    let own = known[at];
+    let (Some(before), Some(after)) = (at.checked_sub(1).and_then(|at| known.get(at)), known.get(at + 1)) else {
+        return (own.rows, own.seconds);
+    };
+    let between =
+        before.seconds + (after.seconds - before.seconds) * (own.rows - before.rows) / (after.rows - before.rows);
+    (own.rows, (own.weight * own.seconds + beside * between) / (own.weight + beside))
 }
 
 /// What a row costs over all `bins`: the slope of least squares, with a first guess that counts for some squared rows.
@@ -220,9 +239,10 @@ mod tests {
         // Tiles of sixteen rows: the sixteenth is cheaper than the twelfth.
         let pass = |rows: usize| MS * (40 + 250 * (rows / 16) as u32 + 22 * (rows % 16) as u32);
         let mut cost = unknown();
-        (0..3 * 40).map(|i| 1 + i % 40).for_each(|rows| cost.observe(rows, rows, pass(rows)));
+        (0..30 * 40).map(|i| 1 + i % 40).for_each(|rows| cost.observe(rows, rows, pass(rows)));
         for rows in 1..=40 {
-            assert!((cost.pass(rows as f64) - pass(rows).as_secs_f64()).abs() < 1e-6, "{rows}");
+            let ratio = cost.pass(rows as f64) / pass(rows).as_secs_f64();
+            assert!((ratio - 1.0).abs() < 0.05, "{rows}: {ratio}");
         }
         assert_eq!([1, 9, 12, 15, 16, 17, 28].map(|rows| cost.full(rows)), [1, 9, 16, 16, 16, 17, 32]);
         assert_eq!(cost.filled(12), cost.pass(16.0));
@@ -242,6 +262,22 @@ mod tests {
             let ratio = cost.pass(rows as f64) / pass(rows).as_secs_f64();
             assert!((ratio - 1.0).abs() < 0.15, "{rows}: {ratio}");
         }
+    }
+
+    #[test]
+    fn what_is_avoided_for_a_wrong_measurement_is_tried_again() {
+        let pass = |rows: usize| MS * (20 + 20 * rows as u32);
+        let mut cost = unknown();
+        for rows in (0..3 * 8).map(|i| 1 + i % 8) {
+            cost.observe(rows, rows, if rows == 2 { 5 * pass(rows) } else { pass(rows) });
+        }
+        assert!(cost.full(2) > 2, "two rows seem to take longer than more");
+        for _ in 0..1000 {
+            let rows = cost.full(2);
+            cost.observe(rows, 2, pass(rows));
+        }
+        assert_eq!(cost.full(2), 2);
+        assert!((cost.pass(2.0) / pass(2).as_secs_f64() - 1.0).abs() < 0.05, "{}", cost.pass(2.0));
     }
 
     #[test]
@@ -265,12 +301,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_staircase_is_learned(steps in prop::collection::vec(1_u64..500, 40), order in prop::collection::vec(0_usize..40, 400)) {
+        fn any_staircase_is_learned(steps in prop::collection::vec(1_u64..500, 40)) {
             let mut cost = unknown();
-            (0..40).chain(order).for_each(|at| cost.observe(at + 1, at + 1, Duration::from_millis(steps[at])));
-            for (at, &ms) in steps.iter().enumerate() {
+            (0..30 * 40).map(|i| i % 40).for_each(|at| cost.observe(at + 1, at + 1, Duration::from_millis(steps[at])));
+            let ms = |at: usize| steps[at] as f64;
+            for at in 0..40 {
                 let seconds = cost.pass((at + 1) as f64);
-                prop_assert!((seconds / (ms as f64 / 1e3) - 1.0).abs() < 1e-6, "{} rows: {} s, {} ms", at + 1, seconds, ms);
+                // Those beside it have a say, a small one.
+                let between = if at == 0 || at == 39 { ms(at) } else { (ms(at - 1) + ms(at + 1)) / 2.0 };
+                let most = 0.1 * (between - ms(at)).abs() + 1e-3;
+                prop_assert!((1e3 * seconds - ms(at)).abs() <= most, "{} rows: {} s, {} ms", at + 1, seconds, ms(at));
                 let full = cost.full(at + 1);
                 prop_assert!(full > at && cost.filled(at + 1) <= seconds);
                 prop_assert!((at..40).all(|other| cost.filled(at + 1) * 0.97 <= cost.pass((other + 1) as f64)));

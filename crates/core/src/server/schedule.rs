@@ -61,6 +61,10 @@ pub(super) struct Scheduler {
     prices: Prices,
     /// Whether the last pass was for a suspect.
     tried: bool,
+    /// Whether a pass has failed since there was a suspect: else nobody need be looked at.
+    suspects: bool,
+    /// Who wants something now; kept for its memory.
+    queue: Queue,
 }
 
 impl Scheduler {
@@ -79,6 +83,11 @@ impl Scheduler {
         !std::mem::take(&mut self.tried)
     }
 
+    /// A pass has failed: there may be suspects.
+    pub(super) fn on_failure(&mut self) {
+        self.suspects = true;
+    }
+
     /// Whether a pass for a suspect was planned.
     pub(super) fn note_suspect(&mut self, planned: bool) {
         self.tried = planned;
@@ -86,7 +95,8 @@ impl Scheduler {
 
     /// Who is to be served, and whether it is time. Without `with_texts` nothing is read.
     pub(super) fn next(&mut self, now: Duration, with_texts: bool, view: View<'_>) -> Launch {
-        let mut queue = Queue::of(view, with_texts);
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.refill(view, with_texts);
         let demand =
             Demand { reading: queue.reading.len(), waiting: queue.asking.len(), drafting: queue.drafting.len() };
         queue.keep_earliest(view);
@@ -97,9 +107,10 @@ impl Scheduler {
         }
         let decision = Decision { now, view, prices: self.prices };
         let launch = match view.config.batching {
-            Batching::Static { batch_size, max_wait } => decision.fixed(queue, batch_size, max_wait),
-            Batching::Continuous => decision.continuous(queue),
+            Batching::Static { batch_size, max_wait } => decision.fixed(&mut queue, batch_size, max_wait),
+            Batching::Continuous => decision.continuous(&mut queue),
         };
+        self.queue = queue;
         if let Launch::Now(batch) = &launch {
             let decoding = batch.decoding.iter().filter_map(|&id| view.sessions.get(id));
             self.prices = self.prices.with_rows(now, view.config, view.costs, decoding);
@@ -108,13 +119,14 @@ impl Scheduler {
     }
 
     /// A pass for each of those whose fault it may be that a pass failed, by itself; who came first is first.
-    pub(super) fn suspects(view: View<'_>) -> Vec<Batch> {
+    pub(super) fn suspects(&mut self, view: View<'_>) -> Vec<Batch> {
+        if !self.suspects {
+            return Vec::new();
+        }
         let suspects = view.sessions.iter().filter(|(_, session)| session.suspicion.is_raised());
         let mut suspects: Vec<_> =
             suspects.map(|(id, session)| (session.place.senior(), id, session.wants())).collect();
-        if suspects.is_empty() {
-            return Vec::new();
-        }
+        self.suspects = !suspects.is_empty();
         suspects.sort_unstable_by_key(|&(senior, id, _)| (senior, id));
         let prefill = view.rows_in(view.config.tuning.passes.prefill_delay, 0);
         let batch = |(_, id, wants)| match wants {
@@ -179,10 +191,11 @@ struct Decision<'a> {
 
 impl Decision<'_> {
     /// A batch of a fixed size, or whatever there is after a time.
-    fn fixed(&self, mut queue: Queue, batch_size: usize, max_wait: Duration) -> Launch {
+    fn fixed(&self, queue: &mut Queue, batch_size: usize, max_wait: Duration) -> Launch {
         let View { config, sessions, cache, .. } = self.view;
         if !queue.reading.is_empty() {
-            return Launch::Now(Batch { reading: queue.reading, prefill: config.rows, ..Batch::default() });
+            let reading = std::mem::take(&mut queue.reading);
+            return Launch::Now(Batch { reading, prefill: config.rows, ..Batch::default() });
         }
         queue.asking.retain(|&(_, id)| may_have_room(sessions, cache, id));
         let arrived = |id: SessionId| sessions.get(id).map_or(self.now, Session::waiting_since);
@@ -195,7 +208,7 @@ impl Decision<'_> {
     }
 
     /// Whatever is ready, unless it is worth to wait for more.
-    fn continuous(&self, queue: Queue) -> Launch {
+    fn continuous(&self, queue: &mut Queue) -> Launch {
         let config = self.view.config;
         let assisted: Vec<_> = queue.drafting.iter().copied().filter(|&queued| self.assists(queued)).collect();
         if queue.asking.is_empty() && queue.reading.is_empty() && assisted.is_empty() {
@@ -205,13 +218,13 @@ impl Decision<'_> {
         }
         if queue.reading.is_empty()
             && config.assist != Assist::Always
-            && let Some(wait) = self.worth_waiting(&queue)
+            && let Some(wait) = self.worth_waiting(queue)
         {
             return Launch::At(self.now + wait);
         }
-        let prefill = self.prefill(&queue, assisted.len());
+        let prefill = self.prefill(queue, assisted.len());
         let decoding = queue.asking.iter().chain(&assisted).map(|&(_, id)| id).take(config.rows).collect();
-        Launch::Now(Batch { decoding, reading: queue.reading, prefill, padded: false })
+        Launch::Now(Batch { decoding, reading: std::mem::take(&mut queue.reading), prefill, padded: false })
     }
 
     /// How many rows of text may be read beside those who are asking, and `assisted` others.
@@ -293,7 +306,7 @@ impl Decision<'_> {
 }
 
 /// The sessions that want something, each with what it is sorted by.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Queue {
     asking: Vec<(Duration, SessionId)>,
     drafting: Vec<(Duration, SessionId)>,
@@ -302,18 +315,20 @@ struct Queue {
 
 impl Queue {
     /// Whoever wants something, and is not to be alone in a pass.
-    fn of(view: View<'_>, with_texts: bool) -> Self {
-        let mut queue = Self::default();
+    fn refill(&mut self, view: View<'_>, with_texts: bool) {
+        let Self { asking, drafting, reading } = self;
+        asking.clear();
+        drafting.clear();
+        reading.clear();
         for (id, session) in view.sessions.iter().filter(|(_, session)| !session.suspicion.is_raised()) {
             match session.wants() {
                 Wants::Nothing | Wants::Word => {}
                 Wants::Reading if !with_texts => {}
-                Wants::Reading => queue.reading.push(id),
-                Wants::Tokens => queue.asking.push((view.deadline(session), id)),
-                Wants::Assistance => queue.drafting.push((view.deadline(session), id)),
+                Wants::Reading => reading.push(id),
+                Wants::Tokens => asking.push((view.deadline(session), id)),
+                Wants::Assistance => drafting.push((view.deadline(session), id)),
             }
         }
-        queue
     }
 
     /// Sorts who decodes, and drops whoever is not among the first of a kind: a pass has no rows for them.

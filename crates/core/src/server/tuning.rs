@@ -29,8 +29,11 @@ pub struct CostTuning {
     /// How much all bins follow one that became slower or faster. Chosen: what is wrong with one bin alone moves the others by a third of
     /// its error at most.
     pub drift: f64,
-    /// How much of what it rests on a bin keeps with each pass. Chosen: what was not seen for some 500 passes is soon learned anew.
+    /// How much of what it rests on a bin keeps with each pass. Chosen: what was not seen for some 200 passes is soon learned anew.
     pub weight_kept: f64,
+    /// How many passes the bins beside it count for, in what is believed of a bin. Chosen: what was measured wrongly, and is avoided for that,
+    /// is tried again after some hundred passes.
+    pub beside: f64,
     /// A pass counts as so many times slower or faster than expected, at most. Chosen: the machine may have been busy with something else.
     pub most_surprise: f64,
     /// How much the mean size of passes is what it was after the next one. Chosen: half after 7 passes.
@@ -50,7 +53,8 @@ impl Default for CostTuning {
         Self {
             cost_gain: 0.1,
             drift: 0.05,
-            weight_kept: 0.998,
+            weight_kept: 0.995,
+            beside: 0.3,
             most_surprise: 2.0,
             size_kept: 0.9,
             least_gain: 0.02,

@@ -1,6 +1,6 @@
 //! `sled bench overhead`: the scheduler and the server by themselves, with an engine that costs nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -111,10 +111,11 @@ fn scheduler(sessions: usize, time: Duration) -> anyhow::Result<Scheduler> {
     }
     let bytes = resident().saturating_sub(before) / sessions.max(1);
 
+    // Sessions that have had a verdict: until all have, prompts are read beside.
+    let mut served = BTreeSet::new();
     let mut verdicts = 0u64;
     let mut since = Instant::now();
-    let mut warm = false;
-    while !warm || since.elapsed() < time {
+    while served.len() < sessions || since.elapsed() < time {
         for (id, from, digest) in waiting.drain(..) {
             server.request(began.elapsed(), id, block(from, digest));
         }
@@ -124,11 +125,10 @@ fn scheduler(sessions: usize, time: Duration) -> anyhow::Result<Scheduler> {
             if let Reply::Commit(commit) = reply {
                 waiting.push_back((id, commit.end(), commit.digest));
                 verdicts += 1;
+                if served.len() < sessions && served.insert(id) {
+                    (verdicts, since) = (0, Instant::now());
+                }
             }
-        }
-        // Every session has read its prompt and has had a verdict.
-        if !warm && verdicts >= 2 * sessions as u64 {
-            (warm, verdicts, since) = (true, 0, Instant::now());
         }
     }
     Ok(Scheduler {
